@@ -1,6 +1,10 @@
 """Integer types with a unit or a meaning, so that one can not be passed for another."""
 
+import re
+from dataclasses import dataclass
 from typing import NewType
+
+from odsi_proto.errors import ConfigError
 
 Micros = NewType("Micros", int)
 """A duration or a monotonic instant in microseconds. Never wall-clock time, never a float."""
@@ -25,3 +29,29 @@ ParticipantId = NewType("ParticipantId", bytes)
 
 Tag = NewType("Tag", bytes)
 """An 8-byte coherence tag."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LayerRange:
+    """Layers ``first`` up to, not including, ``end``."""
+
+    first: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.end:
+            raise ConfigError(f"layers {self.first}-{self.end}: expected LO-HI with 0 <= LO < HI")
+
+    @classmethod
+    def parse(cls, text: str) -> "LayerRange":
+        """From ``LO-HI``; raises ``ConfigError``."""
+        match = re.fullmatch(r"(\d{1,6})-(\d{1,6})", text.strip(), re.ASCII)
+        if match is None:
+            raise ConfigError(f"{text!r} is not a layer range: expected LO-HI, as in 0-10")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.end}"
+
+    def __len__(self) -> int:
+        return self.end - self.first

@@ -1,0 +1,75 @@
+"""Bounds on everything that a peer controls, with the reason for each default.
+
+Every buffer, loop and table over peer-controlled data names its bound here; tests try each at the
+limit and one above.
+"""
+
+from dataclasses import dataclass
+
+from odsi_proto.units import Micros
+
+PREFILL_CHUNK_POSITIONS = 128
+"""Positions of a prompt that travel as one step: large enough for matrix products to pay, small
+enough that stages work on different chunks of one prompt at the same time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one endpoint accepts from its peers."""
+
+    control_frame_bytes_max: int = 65_536
+    """One control frame; the largest is an OPEN of 64 stages at about 6 KB."""
+
+    hello_bytes_max: int = 4_096
+    """A HELLO comes from somebody unknown: it gets less."""
+
+    streams_per_connection_max: int = 128
+    """Incoming streams that are not finished; QUIC's own credit is the same."""
+
+    step_positions_max: int = 512
+    """Positions in one step: bounds the payload buffer and one piece of compute."""
+
+    step_payload_bytes_max: int = 16 << 20
+    """One step's payload: 512 rows of 8,192 binary32 values."""
+
+    parked_steps_max: int = 64
+    """EARLY steps held per request: the chunks of an 8,192-token prompt."""
+
+    parked_bytes_max: int = 32 << 20
+    """EARLY payload bytes held per request."""
+
+    parked_us_max: Micros = Micros(2_000_000)
+    """How long an EARLY step waits for the one before it; a lost packet is repaired well within."""
+
+    retained_outputs_max: int = 8
+    """Outputs kept per request until the next step acknowledges them."""
+
+    requests_max: int = 64
+    """Requests open at once at one endpoint."""
+
+    tombstones_max: int = 1_024
+    """Closed handles remembered per connection, so that a late step is told from a wrong one."""
+
+    stages_max: int = 64
+    """Stages of one path."""
+
+    handshake_us_max: Micros = Micros(4_000_000)
+    """From a connection to its verified HELLO."""
+
+    open_us_max: Micros = Micros(4_000_000)
+    """From OPEN to the last COMMIT and ATTACHED of the path; nothing in it waits for compute."""
+
+    silence_us_max: Micros = Micros(3_500_000)
+    """A connection on which nothing arrived for this long, keep-alives included, is lost."""
+
+    keep_alive_us: Micros = Micros(500_000)
+    """How often an open connection is pinged."""
+
+    status_delay_us: Micros = Micros(5_000)
+    """How long a status record may wait for others to share its frame."""
+
+    reason_bytes_max: int = 512
+    """Text of a refusal or a close; longer text is cut by the sender and malformed to the receiver."""
+
+    clock_skew_s: int = 600
+    """How far the clocks of a delegation's signer and reader may differ; validity is in days."""
