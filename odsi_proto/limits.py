@@ -50,9 +50,6 @@ class Limits:
     tombstones_max: int = 1_024
     """Closed handles remembered per connection, so that a late step is told from a wrong one."""
 
-    stages_max: int = 64
-    """Stages of one path."""
-
     handshake_us_max: Micros = Micros(4_000_000)
     """From a connection to its verified HELLO."""
 
@@ -67,9 +64,6 @@ class Limits:
 
     status_delay_us: Micros = Micros(5_000)
     """How long a status record may wait for others to share its frame."""
-
-    reason_bytes_max: int = 512
-    """Text of a refusal or a close; longer text is cut by the sender and malformed to the receiver."""
 
     clock_skew_s: int = 600
     """How far the clocks of a delegation's signer and reader may differ; validity is in days."""

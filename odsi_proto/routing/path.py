@@ -7,12 +7,15 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from odsi_proto.errors import ConfigError
 from odsi_proto.units import LayerRange, ParticipantId
 from odsi_proto.wire.identity import parse_participant, participant_short, participant_text
 
-_PEER = re.compile(r"(?P<id>[^@]*)@(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})(?:\[(?P<layers>[^\]]*)\])?")
+_PEER = re.compile(
+    r"(?P<id>[^@]*)@(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})(?:\[(?P<layers>[^\]]*)\])?"
+)
 _FORM = "ID@HOST:PORT or ID@HOST:PORT[LO-HI]"
 
 
@@ -57,7 +60,7 @@ def even_cuts(layers_count: int, stages_count: int) -> tuple[LayerRange, ...]:
     if not 1 <= stages_count <= layers_count:
         raise ConfigError(f"{layers_count} layers can not be cut into {stages_count} stages")
     cuts = [round(index * layers_count / stages_count) for index in range(stages_count + 1)]
-    return tuple(LayerRange(first, end) for first, end in zip(cuts, cuts[1:], strict=False))
+    return tuple(LayerRange(first, end) for first, end in pairwise(cuts))
 
 
 def check_path(path: Sequence[Peer], layers_count: int) -> None:
@@ -67,10 +70,14 @@ def check_path(path: Sequence[Peer], layers_count: int) -> None:
         if peer.layers is None:
             raise ConfigError(f"stage {peer.label} of the path has no layers: write ID@HOST:PORT[LO-HI]")
         if peer.layers.first > reached:
-            raise ConfigError(f"gap in the path: no stage before {peer.label} runs layers {reached}-{peer.layers.first}")
+            raise ConfigError(
+                f"gap in the path: no stage before {peer.label} runs layers {reached}-{peer.layers.first}"
+            )
         if peer.layers.first < reached:
             overlap = f"{peer.layers.first}-{min(reached, peer.layers.end)}"
-            raise ConfigError(f"overlap in the path: layers {overlap} of {peer.label} already ran in a stage before it")
+            raise ConfigError(
+                f"overlap in the path: layers {overlap} of {peer.label} already ran in a stage before it"
+            )
         reached = peer.layers.end
     if reached < layers_count:
         raise ConfigError(f"gap in the path: no stage runs layers {reached}-{layers_count} of the model")
@@ -96,7 +103,8 @@ def plan_path(peers: Sequence[Peer], layers_count: int) -> tuple[Peer, ...]:
         furthest = max((end for end in steps if end <= layers_count), default=0)
         offers = ", ".join(str(peer.layers) for peer in peers) or "none"
         raise ConfigError(
-            f"no path: nobody runs a range that starts at layer {furthest} and leads to {layers_count} (offers: {offers})"
+            f"no path: nobody runs a range that starts at layer {furthest} and leads to {layers_count} "
+            f"(offers: {offers})"
         )
     path: deque[Peer] = deque()
     boundary = layers_count

@@ -74,7 +74,7 @@ class Reader:
     def _next(self) -> Value:
         if self._at >= len(self._items):
             raise Malformed(f"the {self._message} ends after {self._at} fields")
-        item = self._items[self._at]
+        item: Value = self._items[self._at]
         self._at += 1
         return item
 

@@ -197,7 +197,9 @@ class SignedMessage:
     @classmethod
     def sign(cls, signer: Signer, domain: str, body: bytes) -> "SignedMessage":
         """Make the statement ``body`` in ``domain``."""
-        return cls(domain=domain, body=body, delegation=signer.delegation, signature=signer.sign(domain, body))
+        return cls(
+            domain=domain, body=body, delegation=signer.delegation, signature=signer.sign(domain, body)
+        )
 
     def encode(self) -> bytes:
         """The message as it travels."""
