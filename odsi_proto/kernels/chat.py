@@ -1,0 +1,103 @@
+"""The chat template that a model file carries, rendered where it can do no harm.
+
+A template is a program, and a model file comes from strangers. Jinja's immutable sandbox keeps it
+from objects it should not see, but nothing inside a process bounds ``{{ 'x'|center(10**9) }}`` or
+a loop in a loop; so it runs in a child process with little memory, little time and nothing to find.
+The child is ``chat_child.py``, run by its path so that it imports jinja2 and no more.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn, TypedDict
+
+from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.tokenizer import TextTokenizer
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+TEMPLATE_CHARS_MAX = 262_144
+"""The longest in use, with tool descriptions, have some 20,000."""
+
+OUTPUT_CHARS_MAX = 4_194_304
+"""More text than any context here holds."""
+
+MEMORY_BYTES_MAX = 512 << 20
+"""Address space of the child: an interpreter with jinja2 takes some 60 MB."""
+
+CPU_S_MAX = 2
+"""Start-up takes 0.1 s, an honest template under a millisecond."""
+
+WALL_S_MAX = 3.0
+"""For a child that waits instead of computing; under the 5 s in which any error must show."""
+
+_CHILD = Path(__file__).with_name("chat_child.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _Reply(TypedDict, total=False):
+    """What the child prints: one of these."""
+
+    text: str
+    error: str
+
+
+def render_chat(file: GgufFile, tokenizer: TextTokenizer, messages: Sequence[Message]) -> str:
+    """``messages`` as the model's template has them, ready for the answer; raises ``ModelError``."""
+    template = file.text(TEMPLATE_KEY)
+    if template is None:
+        file.fail("has no chat template; use --raw")
+    if len(template) > TEMPLATE_CHARS_MAX:
+        file.fail(f"the chat template has {len(template)} characters, expected at most {TEMPLATE_CHARS_MAX}")
+    request = {
+        "template": template,
+        "variables": {
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "bos_token": tokenizer.bos_text,
+            "eos_token": tokenizer.eos_text,
+            "add_generation_prompt": True,
+        },
+        "output_chars_max": OUTPUT_CHARS_MAX,
+        "memory_bytes_max": MEMORY_BYTES_MAX,
+        "cpu_s_max": CPU_S_MAX,
+    }
+    reply = _run_child(file, json.dumps(request).encode())
+    if "text" not in reply:
+        file.fail(f"the chat template failed: {reply.get('error', 'no answer')}; --raw does without it")
+    return reply["text"]
+
+
+def _run_child(file: GgufFile, request: bytes) -> _Reply:
+    try:
+        # -P keeps the modules beside the child, some named like the library's, off its path.
+        child = subprocess.run(
+            [sys.executable, "-P", str(_CHILD)],
+            input=request,
+            capture_output=True,
+            timeout=WALL_S_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        file.fail(f"the chat template ran longer than {WALL_S_MAX:g} s")
+    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        file.fail(f"the chat template used more than {CPU_S_MAX} s of processor time")
+    if child.returncode:
+        _fail_crashed(file, child.returncode, child.stderr)
+    reply: _Reply = json.loads(child.stdout)
+    return reply
+
+
+def _fail_crashed(file: GgufFile, status: int, stderr: bytes) -> NoReturn:
+    last = stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+    file.fail(f"the process for the chat template ended with status {status}: {''.join(last)[:200]}")
