@@ -23,7 +23,6 @@ DEPTH_MAX = 8
 """Nesting of arrays. The deepest today is 4."""
 
 
-
 def encode(value: Value) -> bytes:
     """The one encoding of ``value``."""
     return cbor2.dumps(value)

@@ -39,6 +39,7 @@ class FrameType(IntEnum):
     STATUS = 0x0E
     CANCEL = 0x10
     GOAWAY = 0x12
+    ABANDON = 0x14
 
 
 class ErrorCode(IntEnum):
@@ -79,7 +80,7 @@ class ErrorCode(IntEnum):
     CANCELLED = 0x13
     GOING_AWAY = 0x14
     LIMIT_EXCEEDED = 0x15
-    """A peer sent more than the limits that its HELLO exchange fixed."""
+    """More than the limits that the HELLO exchange or the OPEN fixed."""
 
     @classmethod
     def name_of(cls, number: int) -> str:

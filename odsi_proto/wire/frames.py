@@ -267,6 +267,25 @@ class CancelFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonFrame:
+    """The sender will send no more steps of a request; unlike CANCEL it needs no client's word."""
+
+    type: ClassVar[FrameType] = FrameType.ABANDON
+    handle: Handle
+    code: int
+    reason: str
+
+    def payload(self) -> bytes:
+        """The bytes after type and length."""
+        return encode_varint(self.handle) + encode_varint(self.code) + encode_reason(self.reason)
+
+    @classmethod
+    def read(cls, cursor: Cursor) -> "AbandonFrame":
+        """From the bytes after type and length."""
+        return cls(handle=Handle(cursor.varint()), code=cursor.varint(), reason=_reason(cursor))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GoawayFrame:
     """The sender takes no new requests and closes when the open ones have ended."""
 
@@ -307,6 +326,7 @@ KnownFrame: TypeAlias = (
     | StatusFrame
     | CancelFrame
     | GoawayFrame
+    | AbandonFrame
 )
 Frame: TypeAlias = KnownFrame | UnknownFrame
 
@@ -329,6 +349,7 @@ _CLASSES: tuple[type[_FrameClass], ...] = (
     StatusFrame,
     CancelFrame,
     GoawayFrame,
+    AbandonFrame,
 )
 FRAMES: dict[int, type[_FrameClass]] = {frame_class.type: frame_class for frame_class in _CLASSES}
 """From frame type to the class that reads it."""

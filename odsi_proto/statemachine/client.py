@@ -1,0 +1,389 @@
+"""A client: signs the OPEN, checks every COMMIT, sends the first stage rows, takes the last one's.
+
+The client is where a request is rooted: it draws the id, the secret of the coherence tags and the
+return token; no stage learns a token from any of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
+from odsi_proto.limits import Limits
+from odsi_proto.statemachine.admission import is_commit_to
+from odsi_proto.statemachine.effects import (
+    Effect,
+    PathReady,
+    RequestFailed,
+    RowsArrived,
+    SendStep,
+    StatusArrived,
+)
+from odsi_proto.statemachine.endpoint import Endpoint, TimerKey
+from odsi_proto.statemachine.session import Choices, SelfDescription, Session
+from odsi_proto.statemachine.streams import ArrivedStep
+from odsi_proto.statemachine.table import Cell
+from odsi_proto.statemachine.tables import CLAIM, ClaimInput, ClaimState
+from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex, Tag
+from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, HashSuite, LateAction
+from odsi_proto.wire.frames import (
+    RETURN_TOKEN_BYTES,
+    AbandonFrame,
+    AttachedFrame,
+    AttachFrame,
+    CancelFrame,
+    CommitFrame,
+    Frame,
+    OpenFrame,
+    RefuseFrame,
+    StatusFrame,
+)
+from odsi_proto.wire.identity import SignedMessage
+from odsi_proto.wire.messages import REQUEST_ID_BYTES, Cancel, Deadline, Open, StagePlan
+from odsi_proto.wire.step import StepHeader
+from odsi_proto.wire.tag import root_tag, tag_after
+from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
+
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSpec:
+    """What a client asks of a path."""
+
+    model_root: bytes
+    width: int
+    stages: tuple[StagePlan, ...]
+    codec: ActivationCodec
+    """On every hop."""
+    profile: NumericProfile
+    positions_max: int
+    rows_returned_max: int
+    first_token_us: Micros
+    """Budget from the first prompt chunk to the first result."""
+    per_token_us: Micros
+    """Budget of a decode step, client to client."""
+    valid_s: int
+    """How long after OPEN the stages may take steps."""
+    late_action: LateAction = LateAction.CONTINUE
+    price_cap: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Claim:
+    """One request at its client."""
+
+    message: SignedMessage
+    open: Open
+    secret: bytes
+    first: ConnectionId
+    first_handle: Handle
+    last: ConnectionId
+    return_handle: Handle | None = None
+    state: ClaimState = CLAIM.initial
+    commits: dict[StageIndex, SignedMessage] = field(default_factory=dict)
+    position: Position = Position(0)
+    tag: Tag = Tag(b"")
+    awaited: dict[Position, StepHeader] = field(default_factory=dict)
+    """Steps sent whose rows have not come back; bounded by what the caller has in flight."""
+    reported: dict[Position, StageIndex] = field(default_factory=dict)
+    """The furthest stage that has reported each awaited step."""
+
+
+class ClientEndpoint(Endpoint):
+    """The client's side of every request it makes."""
+
+    def __init__(
+        self, *, about: SelfDescription, limits: Limits, choices: Choices, unix_s_at_zero: int
+    ) -> None:
+        super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
+        self._claims: dict[RequestId, Claim] = {}
+
+    def new_request_id(self) -> RequestId:
+        """A fresh id to :meth:`open` a request under."""
+        return RequestId(self._choices(REQUEST_ID_BYTES))
+
+    def open(
+        self,
+        request: RequestId,
+        spec: RequestSpec,
+        *,
+        first: ConnectionId,
+        last: ConnectionId,
+        now: Micros,
+    ) -> tuple[Effect, ...]:
+        """Sign an OPEN, send it to the first stage, and attach to the last."""
+        out: list[Effect] = []
+        first_session, last_session = self._established(first), self._established(last)
+        if request in self._claims:
+            raise LocalProtocolError("this request is open already")
+        token = self._choices(RETURN_TOKEN_BYTES)
+        opened = _open_body(request, spec, token, unix_s=self._unix_s(now))
+        message = SignedMessage.sign(self._about.signer, "open", opened.encode())
+        claim = Claim(
+            message=message,
+            open=opened,
+            secret=self._choices(SECRET_BYTES),
+            first=first,
+            first_handle=first_session.allocate(request),
+            last=last,
+            tag=root_tag(request),
+        )
+        self._claims[request] = claim
+        self._timers["path", request] = Micros(now + self.limits.open_us_max)
+        frame = OpenFrame(handle=claim.first_handle, stage=StageIndex(0), message=message.encode())
+        self._send(first_session, frame, out)
+        self._send(last_session, AttachFrame(request_id=request, return_token=token), out)
+        return tuple(out)
+
+    def send_step(
+        self, request: RequestId, tokens: Sequence[int], payload: memoryview, *, now: Micros
+    ) -> tuple[Effect, ...]:
+        """Send the rows of ``tokens``, which follow those sent before; ``payload`` is encoded already."""
+        claim = self._claims.get(request)
+        if claim is None or claim.state is not ClaimState.READY:
+            raise LocalProtocolError("steps are sent once the path is ready and until the request ends")
+        layout = ActivationLayout(codec=ActivationCodec(claim.open.codecs[0]), width=claim.open.width)
+        if not tokens or len(payload) != layout.payload_bytes(len(tokens)):
+            raise LocalProtocolError(f"{len(payload)} bytes are not {len(tokens)} rows")
+        if claim.position + len(tokens) > claim.open.positions_max:
+            raise LocalProtocolError(f"the request is open for {claim.open.positions_max} positions")
+        session = self._established(claim.first)
+        is_first = not claim.position or bool(claim.awaited)
+        kind = DeadlineKind.FIRST_TOKEN if is_first else DeadlineKind.PER_TOKEN
+        budget_us = claim.open.budget_us(kind)
+        assert budget_us is not None, "open() sets both"
+        header = StepHeader(
+            handle=claim.first_handle,
+            lineage=claim.open.lineage,
+            attempt=0,
+            position=claim.position,
+            count=len(tokens),
+            remaining_us=Micros(max(0, budget_us - session.owd_us)),
+            owd_us=session.owd_us,
+            tag_before=claim.tag,
+            tag_after=tag_after(claim.tag, claim.secret, claim.position, tokens),
+        )
+        claim.position, claim.tag = header.end, header.tag_after
+        claim.awaited[header.position] = header
+        self._timers["result", (request, header.position)] = Micros(now + budget_us)
+        step = SendStep(
+            connection=claim.first, header=header.encode(), payload=payload, remaining_us=header.remaining_us
+        )
+        return (step,)
+
+    def cancel(self, request: RequestId, code: ErrorCode, *, now: Micros) -> tuple[Effect, ...]:
+        """End a request, finished (NO_ERROR) or not; of one that has ended, nothing."""
+        out: list[Effect] = []
+        claim = self._claims.get(request)
+        if claim is not None:
+            self._advance(claim, ClaimInput.CANCEL)
+            self._end(request, claim, code, out)
+        return tuple(out)
+
+    def _on_frame(self, session: Session, frame: Frame, now: Micros, out: list[Effect]) -> None:
+        match frame:
+            case CommitFrame():
+                self._on_commit(session, frame, out)
+            case AttachedFrame():
+                self._on_attached(session, frame, out)
+            case StatusFrame():
+                self._on_status(session, frame, out)
+            case RefuseFrame():
+                request, claim = self._by_handle(session, frame.handle)
+                if claim is not None and frame.code != ErrorCode.STALE:
+                    self._fail(request, claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
+            case AbandonFrame():
+                ended = session.requests_in.get(frame.handle)
+                claim = None if ended is None else self._claims.get(ended)
+                if ended is not None and claim is not None:
+                    last = StageIndex(len(claim.open.stages) - 1)
+                    self._fail(ended, claim, ClaimInput.REFUSE, last, frame.code, frame.reason, out)
+            case _:
+                raise RemoteProtocolError(
+                    ErrorCode.ORDER_VIOLATION, f"{type(frame).__name__} sent to a client", spec="REQ-012"
+                )
+
+    def _on_commit(self, session: Session, frame: CommitFrame, out: list[Effect]) -> None:
+        request, claim = self._by_handle(session, frame.handle)
+        if claim is None:
+            return
+        message = SignedMessage.decode("commit", frame.message)
+        if frame.stage >= len(claim.open.stages) or not is_commit_to(
+            message, claim.message, claim.open, frame.stage
+        ):
+            raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
+        self._advance(claim, ClaimInput.COMMIT)
+        claim.commits[frame.stage] = message
+        self._check_ready(request, claim, out)
+
+    def _on_attached(self, session: Session, frame: AttachedFrame, out: list[Effect]) -> None:
+        claim = self._claims.get(frame.request_id)
+        if claim is None or session.connection != claim.last:
+            return
+        if frame.handle in session.requests_in or session.is_buried(frame.handle):
+            raise RemoteProtocolError(
+                ErrorCode.ORDER_VIOLATION, f"handle {frame.handle} is used twice", spec="REQ-013"
+            )
+        self._advance(claim, ClaimInput.ATTACHED)
+        claim.return_handle = frame.handle
+        session.requests_in[frame.handle] = frame.request_id
+        self._check_ready(frame.request_id, claim, out)
+
+    def _check_ready(self, request: RequestId, claim: Claim, out: list[Effect]) -> None:
+        is_ready = len(claim.commits) == len(claim.open.stages) and claim.return_handle is not None
+        if claim.state is ClaimState.OPENING and is_ready:
+            self._advance(claim, ClaimInput.PATH_READY)
+            self._timers.pop(("path", request), None)
+            out.append(PathReady(request=request))
+
+    def _on_status(self, session: Session, frame: StatusFrame, out: list[Effect]) -> None:
+        request, claim = self._by_handle(session, frame.handle)
+        if claim is None:
+            return
+        self._advance(claim, ClaimInput.STATUS)
+        for record in frame.records:
+            if record.position in claim.awaited:
+                furthest = claim.reported.get(record.position, StageIndex(0))
+                claim.reported[record.position] = max(furthest, StageIndex(record.stage + 1))
+        out.append(StatusArrived(request=request, records=frame.records))
+
+    def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
+        claim = self._by_return(session, header.handle)
+        if claim is None:
+            return None
+        sent = claim.awaited.get(header.position)
+        if sent is None or (sent.lineage, sent.count, sent.tag_after) != (
+            header.lineage,
+            header.count,
+            header.tag_after,
+        ):
+            what = f"rows for position {header.position} that answer no step sent"
+            raise RemoteProtocolError(ErrorCode.STATE_MISMATCH, what, spec="STEP-017")
+        layout = ActivationLayout(codec=ActivationCodec(claim.open.codecs[-1]), width=claim.open.width)
+        return layout.payload_bytes(min(header.count, claim.open.rows_returned_max))
+
+    def _on_step(self, session: Session, step: ArrivedStep, now: Micros, out: list[Effect]) -> None:
+        claim = self._by_return(session, step.header.handle)
+        if claim is None or step.header.position not in claim.awaited:
+            return
+        request, position = claim.open.request_id, step.header.position
+        self._advance(claim, ClaimInput.ROWS)
+        del claim.awaited[position]
+        claim.reported.pop(position, None)
+        self._timers.pop(("result", (request, position)), None)
+        arrived = RowsArrived(
+            request=request,
+            position=position,
+            count=min(step.header.count, claim.open.rows_returned_max),
+            payload=step.payload,
+            transfer_us=Micros(step.header.owd_us + step.arrived_us - step.first_byte_us),
+        )
+        out.append(arrived)
+
+    def _on_session_lost(self, session: Session, reason: str, now: Micros, out: list[Effect]) -> None:
+        for request, claim in tuple(self._claims.items()):
+            if session.connection in {claim.first, claim.last}:
+                is_first = session.connection == claim.first
+                stage = StageIndex(0 if is_first else len(claim.open.stages) - 1)
+                self._fail(request, claim, ClaimInput.PEER_LOST, stage, ErrorCode.PEER_LOST, reason, out)
+
+    def _on_timer(self, key: TimerKey, now: Micros, out: list[Effect]) -> None:
+        reason, subject = key
+        match reason:
+            case "path":
+                claim = self._claims[subject]
+                missing = [i for i in range(len(claim.open.stages)) if i not in claim.commits]
+                what = f"the path was not ready within {self.limits.open_us_max} us"
+                stage = StageIndex(missing[0] if missing else len(claim.open.stages) - 1)
+                self._fail(subject, claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
+            case "result":
+                request, position = subject
+                claim = self._claims[request]
+                stage = claim.reported.get(position, StageIndex(0))
+                stage = min(stage, StageIndex(len(claim.open.stages) - 1))
+                what = f"no rows for position {position} within the budget"
+                self._fail(request, claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
+            case _:
+                raise LocalProtocolError(f"no timer is called {reason!r}")
+
+    def _fail(
+        self,
+        request: RequestId,
+        claim: Claim,
+        why: ClaimInput,
+        stage: StageIndex,
+        code: int,
+        reason: str,
+        out: list[Effect],
+    ) -> None:
+        self._advance(claim, why)
+        self._end(request, claim, ErrorCode.CANCELLED, out)
+        out.append(RequestFailed(request=request, stage=stage, code=code, reason=reason))
+
+    def _end(self, request: RequestId, claim: Claim, code: ErrorCode, out: list[Effect]) -> None:
+        """Tell the path, and forget the request with its timers and handles."""
+        first, last = self._sessions.get(claim.first), self._sessions.get(claim.last)
+        if first is not None and first.is_open:
+            cancel = Cancel(request_id=request, lineage=claim.open.lineage, code=code)
+            message = SignedMessage.sign(self._about.signer, "cancel", cancel.encode()).encode()
+            self._send(first, CancelFrame(handle=claim.first_handle, message=message), out)
+            first.requests_out.pop(claim.first_handle, None)
+        if last is not None and claim.return_handle is not None:
+            last.bury(claim.return_handle)
+        self._timers.pop(("path", request), None)
+        for position in claim.awaited:
+            self._timers.pop(("result", (request, position)), None)
+        del self._claims[request]
+
+    def _advance(self, claim: Claim, received: ClaimInput) -> Cell[ClaimState]:
+        cell = CLAIM.step(claim.state, received)
+        claim.state = cell.to
+        return cell
+
+    def _established(self, connection: ConnectionId) -> Session:
+        session = self._sessions.get(connection)
+        if session is None or not session.is_open:
+            raise LocalProtocolError(f"connection {connection} is not established")
+        return session
+
+    def _by_handle(self, session: Session, handle: Handle) -> tuple[RequestId, Claim | None]:
+        """The request that our own handle names; the claim is None if it has ended."""
+        request = session.requests_out.get(handle)
+        if request is None:
+            return RequestId(b""), None
+        return request, self._claims.get(request)
+
+    def _by_return(self, session: Session, handle: Handle) -> Claim | None:
+        """The request that the last stage's handle names; None if it has ended."""
+        request = session.requests_in.get(handle)
+        if request is not None:
+            return self._claims.get(request)
+        if session.is_buried(handle):
+            return None
+        raise RemoteProtocolError(
+            ErrorCode.ORDER_VIOLATION, f"handle {handle} names no request", spec="REQ-016"
+        )
+
+
+def _open_body(request: RequestId, spec: RequestSpec, token: bytes, *, unix_s: int) -> Open:
+    return Open(
+        request_id=request,
+        lineage=0,
+        model_root=spec.model_root,
+        profile=spec.profile,
+        hash_suite=HashSuite.SHA256,
+        width=spec.width,
+        stages=spec.stages,
+        codecs=(spec.codec,) * (len(spec.stages) + 1),
+        deadlines=(
+            Deadline(kind=DeadlineKind.FIRST_TOKEN, budget_us=spec.first_token_us),
+            Deadline(kind=DeadlineKind.PER_TOKEN, budget_us=spec.per_token_us),
+        ),
+        late_action=spec.late_action,
+        price_cap=spec.price_cap,
+        positions_max=spec.positions_max,
+        rows_returned_max=spec.rows_returned_max,
+        return_token_sha256=sha256(token).digest(),
+        expiry_s=unix_s + spec.valid_s,
+    )

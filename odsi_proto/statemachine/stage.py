@@ -1,0 +1,301 @@
+"""An execution node: answers OPEN with COMMIT, runs steps in order, sends outputs on.
+
+Composition only: which request a frame belongs to, which table row applies, which effect follows.
+The checks of an OPEN are in ``admission``, a request's own facts in ``request``.
+"""
+
+from hashlib import sha256
+
+from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
+from odsi_proto.limits import Limits
+from odsi_proto.statemachine.admission import Refusal, StageOffer, check_open, commit_to, is_commit_to
+from odsi_proto.statemachine.effects import Effect, Release, Reserve, Trace
+from odsi_proto.statemachine.endpoint import TimerKey
+from odsi_proto.statemachine.request import StageRequest
+from odsi_proto.statemachine.session import Choices, SelfDescription, Session
+from odsi_proto.statemachine.steps import StageSteps
+from odsi_proto.statemachine.tables import (
+    RequestInput,
+    RequestState,
+    SessionState,
+    StepInput,
+)
+from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId, StageIndex
+from odsi_proto.wire.codepoints import ErrorCode, Role
+from odsi_proto.wire.frames import (
+    AbandonFrame,
+    AttachedFrame,
+    AttachFrame,
+    CancelFrame,
+    CommitFrame,
+    Frame,
+    OpenFrame,
+    RefuseFrame,
+    StatusFrame,
+)
+from odsi_proto.wire.identity import SignedMessage, participant_short
+from odsi_proto.wire.messages import Cancel, Open
+
+
+class StageEndpoint(StageSteps):
+    """The execution node's side of every request it serves."""
+
+    def __init__(
+        self,
+        *,
+        about: SelfDescription,
+        offer: StageOffer,
+        limits: Limits,
+        choices: Choices,
+        unix_s_at_zero: int,
+    ) -> None:
+        super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
+        assert Role.EXECUTION_NODE in about.roles
+        self._offer = offer
+        self._attaches: dict[RequestId, tuple[ConnectionId, bytes]] = {}
+        """Clients that attached before the OPEN came down the path."""
+
+    @property
+    def requests_open(self) -> int:
+        """Requests that hold state here."""
+        return len(self._requests)
+
+    def reserved(self, request: RequestId, *, now: Micros) -> tuple[Effect, ...]:
+        """The state asked for by :class:`Reserve` is set aside: commit, and open the way on."""
+        out: list[Effect] = []
+        record = self._requests.get(request)
+        if record is None:
+            return (Release(request=request),)  # it ended while the driver was at work
+        self._advance(record, RequestInput.RESERVED)
+        commit = commit_to(record, self._offer, self._predecessor(record), self.limits)
+        message = SignedMessage.sign(self._about.signer, "commit", commit.encode()).encode()
+        self._send_upstream(
+            record, CommitFrame(handle=record.upstream_handle, stage=record.stage, message=message), out
+        )
+        if record.is_last:
+            self._attach_if_here(record, now, out)
+        else:
+            self._open_onward(record, now, out)
+        return tuple(out)
+
+    def reserve_failed(self, request: RequestId, reason: str, *, now: Micros) -> tuple[Effect, ...]:
+        """The state asked for does not fit."""
+        out: list[Effect] = []
+        record = self._requests.get(request)
+        if record is not None:
+            cell = self._advance(record, RequestInput.RESERVE_FAILED)
+            self._refuse(record, cell.code, reason, now, out, release=False)
+        return tuple(out)
+
+    def _on_frame(self, session: Session, frame: Frame, now: Micros, out: list[Effect]) -> None:
+        match frame:
+            case OpenFrame():
+                self._on_open(session, frame, now, out)
+            case AttachFrame():
+                self._on_attach(session, frame, now, out)
+            case CommitFrame():
+                self._on_commit(session, frame, now, out)
+            case StatusFrame():
+                record = self._by_onward(session, frame.handle)
+                for status in frame.records if record is not None else ():
+                    self._report(record, status, now)
+            case RefuseFrame():
+                self._on_refuse(session, frame, now, out)
+            case CancelFrame():
+                self._on_cancel(session, frame, now, out)
+            case AbandonFrame():
+                record = self._by_upstream(session, frame.handle)
+                if record is not None:
+                    self._advance(record, RequestInput.UPSTREAM_LOST)
+                    self._end(record, frame.code, frame.reason, out)
+            case _:
+                raise RemoteProtocolError(
+                    ErrorCode.ORDER_VIOLATION,
+                    f"{type(frame).__name__} sent to an execution node",
+                    spec="REQ-012",
+                )
+
+    def _on_open(self, session: Session, frame: OpenFrame, now: Micros, out: list[Effect]) -> None:
+        handle = frame.handle
+        if handle in session.requests_in or session.is_buried(handle):
+            raise RemoteProtocolError(
+                ErrorCode.ORDER_VIOLATION, f"handle {handle} is used twice", spec="REQ-013"
+            )
+        message = SignedMessage.decode("open", frame.message)
+        opened = Open.decode(message.body)
+        record = StageRequest(
+            message=message,
+            open=opened,
+            stage=frame.stage,
+            upstream=session.connection,
+            upstream_handle=handle,
+        )
+        session.requests_in[handle] = opened.request_id
+        refusal = self._check(session, record, now)
+        if refusal is not None:
+            session.bury(handle)
+            self._send_refusal(session, record, refusal.code, refusal.reason, Position(0), out)
+            return
+        self._requests[opened.request_id] = record
+        self._timers["path", opened.request_id] = Micros(now + self.limits.open_us_max)
+        out.append(Reserve(request=opened.request_id, positions_max=opened.positions_max))
+
+    def _check(self, session: Session, record: StageRequest, now: Micros) -> Refusal | None:
+        if session.state is SessionState.DRAINING:
+            return Refusal(ErrorCode.GOING_AWAY, "this node is leaving and takes no new requests")
+        if record.id in self._requests:
+            return Refusal(ErrorCode.NOT_AUTHORISED, "a request of this id is open here")
+        if len(self._requests) >= self.limits.requests_max:
+            return Refusal(
+                ErrorCode.OVERLOADED, f"{self.limits.requests_max} requests are open here, no more are taken"
+            )
+        return check_open(
+            record,
+            offer=self._offer,
+            own=self._about.signer.participant,
+            predecessor=session.participant,
+            unix_s=self._unix_s(now),
+            limits=self.limits,
+        )
+
+    def _open_onward(self, record: StageRequest, now: Micros, out: list[Effect]) -> None:
+        """Forward the OPEN, as it was signed, to the successor."""
+        successor = record.open.stages[record.stage + 1].participant
+        session = next(iter(self._sessions_with(successor)), None)
+        if session is None:
+            name = participant_short(successor)
+            reason = f"no connection to the next stage, {name}: start this node with --peer {name}…@HOST:PORT"
+            self._advance(record, RequestInput.ONWARD_LOST)
+            self._refuse(record, ErrorCode.NO_ROUTE, reason, now, out)
+            return
+        record.onward = session.connection
+        record.onward_handle = session.allocate(record.id)
+        stage = StageIndex(record.stage + 1)
+        message = record.message.encode()
+        self._send(session, OpenFrame(handle=record.onward_handle, stage=stage, message=message), out)
+
+    def _on_commit(self, session: Session, frame: CommitFrame, now: Micros, out: list[Effect]) -> None:
+        record = self._by_onward(session, frame.handle)
+        if record is None:
+            return
+        if frame.stage <= record.stage or frame.stage >= len(record.open.stages):
+            raise RemoteProtocolError(
+                ErrorCode.ORDER_VIOLATION, f"a COMMIT of stage {frame.stage}", spec="REQ-014"
+            )
+        if frame.stage == record.stage + 1:
+            if not is_commit_to(
+                SignedMessage.decode("commit", frame.message), record.message, record.open, frame.stage
+            ):
+                raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
+            self._onward_is_ready(record)
+        self._send_upstream(
+            record, CommitFrame(handle=record.upstream_handle, stage=frame.stage, message=frame.message), out
+        )
+
+    def _on_attach(self, session: Session, frame: AttachFrame, now: Micros, out: list[Effect]) -> None:
+        if frame.request_id not in self._attaches and len(self._attaches) >= self.limits.requests_max:
+            out.append(Trace(event="attach_dropped", connection=session.connection))
+            return
+        self._attaches[frame.request_id] = (session.connection, frame.return_token)
+        self._timers["attach", frame.request_id] = Micros(now + self.limits.open_us_max)
+        record = self._requests.get(frame.request_id)
+        if record is not None and record.is_last and record.state is RequestState.COMMITTED:
+            self._attach_if_here(record, now, out)
+
+    def _attach_if_here(self, record: StageRequest, now: Micros, out: list[Effect]) -> None:
+        """Give the results to the client that showed the return token, if it has come already."""
+        connection, token = self._attaches.pop(record.id, (None, b""))
+        if connection is None:
+            return
+        self._timers.pop(("attach", record.id), None)
+        session = self._sessions.get(connection)
+        if session is None:
+            return
+        if (
+            sha256(token).digest() != record.open.return_token_sha256
+            or session.participant != record.message.signer
+        ):
+            out.append(Trace(event="attach_refused", connection=connection))
+            return
+        record.onward = connection
+        record.onward_handle = session.allocate(record.id)
+        self._onward_is_ready(record)
+        self._send(session, AttachedFrame(request_id=record.id, handle=record.onward_handle), out)
+
+    def _onward_is_ready(self, record: StageRequest) -> None:
+        self._advance(record, RequestInput.ONWARD_READY)
+        self._timers.pop(("path", record.id), None)
+
+    def _on_refuse(self, session: Session, frame: RefuseFrame, now: Micros, out: list[Effect]) -> None:
+        record = self._by_onward(session, frame.handle)
+        if record is None:
+            return
+        refusal = RefuseFrame(
+            handle=record.upstream_handle,
+            stage=frame.stage,
+            code=frame.code,
+            lineage=frame.lineage,
+            position=frame.position,
+            reason=frame.reason,
+        )
+        self._send_upstream(record, refusal, out)
+        if frame.code != ErrorCode.STALE:
+            self._advance(record, RequestInput.ONWARD_REFUSED)
+            self._end(record, frame.code, frame.reason, out, tell_onward=False)
+
+    def _on_cancel(self, session: Session, frame: CancelFrame, now: Micros, out: list[Effect]) -> None:
+        record = self._by_upstream(session, frame.handle)
+        if record is None:
+            return
+        message = SignedMessage.decode("cancel", frame.message)
+        cancel = Cancel.decode(message.body)
+        if message.signer != record.message.signer or cancel.request_id != record.id:
+            raise RemoteProtocolError(
+                ErrorCode.NOT_AUTHORISED, "a CANCEL that the client did not sign", spec="REQ-015"
+            )
+        self._advance(record, RequestInput.CANCEL)
+        onward = self._onward_session(record)
+        if onward is not None and not record.is_last and record.onward_handle is not None:
+            self._send(onward, CancelFrame(handle=record.onward_handle, message=frame.message), out)
+        self._end(record, cancel.code, "cancelled by the client", out, tell_onward=False)
+
+    def _on_timer(self, key: TimerKey, now: Micros, out: list[Effect]) -> None:
+        reason, subject = key
+        match reason:
+            case "status":
+                self._flush_status(self._requests[subject], out)
+            case "path":
+                record = self._requests[subject]
+                cell = self._advance(record, RequestInput.OVERDUE)
+                what = "the client did not attach" if record.is_last else "the next stage did not commit"
+                self._refuse(record, cell.code, f"{what} within {self.limits.open_us_max} us", now, out)
+            case "attach":
+                self._attaches.pop(subject, None)
+            case "parked":
+                record = self._requests[subject[0]]
+                code = self._advance_step(record.steps[subject[1]], StepInput.OVERDUE).code
+                self._advance(record, RequestInput.STEP_REFUSED)
+                waited = f"position {subject[1]} waited {self.limits.parked_us_max} us for it"
+                what = f"position {record.position} is missing; {waited}"
+                self._refuse(record, code, what, now, out, position=record.position)
+            case _:
+                raise LocalProtocolError(f"no timer is called {reason!r}")
+
+    def _on_session_lost(self, session: Session, reason: str, now: Micros, out: list[Effect]) -> None:
+        for request in (*session.requests_in.values(), *session.requests_out.values()):
+            record = self._requests.get(request)
+            if record is None:
+                continue
+            if record.upstream == session.connection:
+                self._advance(record, RequestInput.UPSTREAM_LOST)
+                self._end(record, ErrorCode.PEER_LOST, f"the predecessor is gone: {reason}", out)
+            else:
+                cell = self._advance(record, RequestInput.ONWARD_LOST)
+                gone = StageIndex(record.stage + (not record.is_last))
+                who = "the client" if record.is_last else f"stage {gone}"
+                self._refuse(record, cell.code, f"{who} is gone: {reason}", now, out, stage=gone)
+
+    def _predecessor(self, record: StageRequest) -> ParticipantId:
+        session = self._sessions.get(record.upstream)
+        assert session is not None, "a request ends with its upstream connection"
+        return session.participant

@@ -1,0 +1,400 @@
+"""A stage's steps: taken in order, handed to the executor, answered, retained, reported, refused.
+
+The half of the execution node that runs for every token; opening and ending requests is in
+``stage``. What kind of arrival a step is says ``request``, what becomes of it says ``tables``.
+"""
+
+from odsi_proto.errors import LocalProtocolError, RemoteProtocolError
+from odsi_proto.limits import Limits
+from odsi_proto.statemachine.effects import Effect, Release, Run, SendControl, SendStep, Trace
+from odsi_proto.statemachine.endpoint import Endpoint
+from odsi_proto.statemachine.request import StageRequest, Step, input_digest
+from odsi_proto.statemachine.session import Choices, SelfDescription, Session
+from odsi_proto.statemachine.streams import ArrivedStep
+from odsi_proto.statemachine.table import Cell, Verdict
+from odsi_proto.statemachine.tables import (
+    REQUEST,
+    STEP,
+    RequestInput,
+    RequestState,
+    StepInput,
+    StepState,
+)
+from odsi_proto.units import Handle, Micros, Position, RequestId, StageIndex
+from odsi_proto.wire.codepoints import ErrorCode, Setting
+from odsi_proto.wire.frames import (
+    STATUS_RECORDS_MAX,
+    AbandonFrame,
+    Frame,
+    RefuseFrame,
+    StatusFrame,
+    StatusRecord,
+    encode_frame,
+)
+from odsi_proto.wire.step import StepHeader
+
+_REFUSED_ON_ARRIVAL = frozenset(
+    {
+        StepInput.STALE,
+        StepInput.MISMATCH,
+        StepInput.EQUIVOCAL,
+        StepInput.BEYOND,
+        StepInput.OVERLAP,
+        StepInput.EARLY_FULL,
+    }
+)
+"""Kinds that a header alone decides: their payload is never buffered."""
+
+
+class StageSteps(Endpoint):
+    """The requests of an execution node and everything that happens to their steps."""
+
+    def __init__(
+        self, *, about: SelfDescription, limits: Limits, choices: Choices, unix_s_at_zero: int
+    ) -> None:
+        super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
+        self._requests: dict[RequestId, StageRequest] = {}
+
+    def output(
+        self,
+        request: RequestId,
+        position: Position,
+        rows: memoryview,
+        *,
+        started_us: Micros,
+        finished_us: Micros,
+        now: Micros,
+    ) -> tuple[Effect, ...]:
+        """The executor ran a step: send its rows on, record where the time went."""
+        out: list[Effect] = []
+        record = self._requests.get(request)
+        if record is None:
+            return ()
+        self._advance(record, RequestInput.OUTPUT)
+        step = self._step_with_executor(record, position)
+        self._advance_step(step, StepInput.OUTPUT)
+        step.output = rows
+        record.sent.append(position)
+        remaining_us = self._send_output(record, step, 0, now, out)
+        header = step.header
+        self._report(
+            record,
+            StatusRecord(
+                stage=record.stage,
+                lineage=header.lineage,
+                position=position,
+                count=header.count,
+                remaining_us=step.remaining_us,
+                transfer_us=Micros(header.owd_us + step.arrived_us - step.first_byte_us),
+                queue_us=Micros(started_us - step.ready_us),
+                compute_us=Micros(finished_us - started_us),
+                coordination_us=Micros(step.ready_us - step.arrived_us + now - finished_us),
+            ),
+            now,
+        )
+        if not remaining_us:
+            fields = {"position": int(position), "budget_us": int(step.remaining_us)}
+            out.append(Trace(event="step_late", fields={"request": request, **fields}))
+        for oldest in record.oldest_beyond(self.limits.retained_outputs_max):
+            self._advance_step(record.steps[oldest], StepInput.ACKNOWLEDGED)
+            record.steps[oldest].output = None
+        return tuple(out)
+
+    def failed(
+        self, request: RequestId, position: Position, reason: str, *, now: Micros
+    ) -> tuple[Effect, ...]:
+        """The executor could not run a step."""
+        out: list[Effect] = []
+        record = self._requests.get(request)
+        if record is not None:
+            self._advance(record, RequestInput.OUTPUT)
+            cell = self._advance_step(self._step_with_executor(record, position), StepInput.FAILED)
+            self._advance(record, RequestInput.STEP_REFUSED)
+            self._refuse(record, cell.code, reason, now, out, position=position)
+        return tuple(out)
+
+    def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
+        record = self._by_upstream(session, header.handle)
+        if record is None:
+            return None
+        if header.count > session.setting(Setting.STEP_POSITIONS_MAX, self.limits.step_positions_max):
+            raise RemoteProtocolError(
+                ErrorCode.LIMIT_EXCEEDED, f"a step of {header.count} positions", spec="STEP-016"
+            )
+        payload_bytes = record.layout_in.payload_bytes(header.count)
+        if payload_bytes > self.limits.step_payload_bytes_max:
+            raise RemoteProtocolError(
+                ErrorCode.LIMIT_EXCEEDED, f"a step of {payload_bytes} bytes", spec="STEP-016"
+            )
+        cell = self._advance(record, RequestInput.STEP)
+        if cell.verdict is Verdict.REFUSED:
+            self._refuse(
+                record, cell.code, "a step came before the path was ready", now, out, position=header.position
+            )
+            return None
+        kind = record.classify(header, None, header.remaining_us, self.limits)
+        if kind in _REFUSED_ON_ARRIVAL:
+            self._refuse_step(session, record, header, kind, now, out)
+            return None
+        return payload_bytes
+
+    def _on_step(self, session: Session, step: ArrivedStep, now: Micros, out: list[Effect]) -> None:
+        header = step.header
+        record = self._by_upstream(session, header.handle)
+        if record is None:
+            return
+        digest = input_digest(step.payload)
+        remaining_us = self._remaining_on_arrival(session, header)
+        kind = record.classify(header, digest, remaining_us, self.limits)
+        held = record.steps.get(header.position) if header.lineage == record.open.lineage else None
+        match kind:
+            case StepInput.NEXT | StepInput.EARLY:
+                arrived = Step(
+                    header=header,
+                    input_digest=digest,
+                    payload=step.payload,
+                    remaining_us=remaining_us,
+                    first_byte_us=step.first_byte_us,
+                    arrived_us=step.arrived_us,
+                    ready_us=now,
+                )
+                record.steps[header.position] = arrived
+                self._advance_step(arrived, kind)
+                if kind is StepInput.NEXT:
+                    self._run(record, arrived, now, out)
+                    self._run_parked(session, record, now, out)
+                else:
+                    self._park(record, arrived, now)
+            case StepInput.DUPLICATE if held is not None:
+                self._advance_step(held, kind)
+                if held.state is StepState.SENT:
+                    self._send_output(record, held, header.attempt, now, out)
+            case _:
+                self._refuse_step(session, record, header, kind, now, out)
+
+    def _run(self, record: StageRequest, step: Step, now: Micros, out: list[Effect]) -> None:
+        """Hand a step to the executor; the state counts as holding its positions from here on."""
+        assert step.payload is not None
+        header = step.header
+        record.position, record.tag = header.end, header.tag_after
+        step.ready_us = now
+        out.append(
+            Run(
+                request=record.id,
+                position=header.position,
+                count=header.count,
+                payload=step.payload,
+                codec_in=record.layout_in.codec,
+                codec_out=record.codec_out,
+                rows_out_max=record.rows_out(header.count),
+                remaining_us=step.remaining_us,
+            )
+        )
+        step.payload = None
+
+    def _park(self, record: StageRequest, step: Step, now: Micros) -> None:
+        assert step.payload is not None
+        record.parked_count += 1
+        record.parked_bytes += len(step.payload)
+        key = ("parked", (record.id, step.header.position))
+        self._timers[key] = Micros(now + self.limits.parked_us_max)
+
+    def _run_parked(self, session: Session, record: StageRequest, now: Micros, out: list[Effect]) -> None:
+        """Run what waited for the state to come to its position; bounded by the parked steps."""
+        for _ in range(record.parked_count):
+            step = record.steps.get(record.position)
+            if step is None:
+                return
+            assert step.payload is not None
+            record.parked_count -= 1
+            record.parked_bytes -= len(step.payload)
+            self._timers.pop(("parked", (record.id, step.header.position)), None)
+            waited_us = now - step.arrived_us
+            kind = record.classify_reached(step.header, max(0, step.remaining_us - waited_us))
+            if kind is not StepInput.NEXT:
+                self._refuse_step(session, record, step.header, kind, now, out)
+                return
+            self._advance_step(step, StepInput.REACHED)
+            self._run(record, step, now, out)
+
+    def _refuse_step(
+        self,
+        session: Session,
+        record: StageRequest,
+        header: StepHeader,
+        kind: StepInput,
+        now: Micros,
+        out: list[Effect],
+    ) -> None:
+        held = record.steps.get(header.position) if header.lineage == record.open.lineage else None
+        cell = STEP.step(held.state if held is not None else STEP.initial, kind)
+        if cell.verdict is not Verdict.REFUSED:
+            return
+        holds = f"this stage holds {record.position} positions"
+        reason = f"step at position {header.position}: {kind.value}; {holds}"
+        if cell.code == ErrorCode.STALE:
+            self._send_refusal(session, record, cell.code, reason, header.position, out)
+            return
+        self._advance(record, RequestInput.STEP_REFUSED)
+        self._refuse(record, cell.code, reason, now, out, position=header.position)
+
+    def _send_output(
+        self, record: StageRequest, step: Step, attempt: int, now: Micros, out: list[Effect]
+    ) -> Micros:
+        """Send a step's output on and return what is left of its budget."""
+        session, header = self._onward_session(record), step.header
+        if session is None or record.onward_handle is None or step.output is None:
+            return Micros(0)
+        remaining_us = Micros(max(0, step.remaining_us - (now - step.arrived_us) - session.owd_us))
+        onward = StepHeader(
+            handle=record.onward_handle,
+            lineage=header.lineage,
+            attempt=attempt,
+            position=header.position,
+            count=header.count,
+            remaining_us=remaining_us,
+            owd_us=session.owd_us,
+            tag_before=header.tag_before,
+            tag_after=header.tag_after,
+        )
+        out.append(
+            SendStep(
+                connection=session.connection,
+                header=onward.encode(),
+                payload=step.output,
+                remaining_us=remaining_us,
+            )
+        )
+        return remaining_us
+
+    def _remaining_on_arrival(self, session: Session, header: StepHeader) -> Micros:
+        """The budget as it arrived; an estimate of the way above our own least one is given back."""
+        if session.rtt_min_us is None:
+            return header.remaining_us
+        return Micros(header.remaining_us + max(0, header.owd_us - session.rtt_min_us))
+
+    def _report(self, record: StageRequest | None, status: StatusRecord, now: Micros) -> None:
+        if record is None or len(record.records) >= STATUS_RECORDS_MAX:
+            return
+        record.records.append(status)
+        self._timers.setdefault(("status", record.id), Micros(now + self.limits.status_delay_us))
+
+    def _flush_status(self, record: StageRequest, out: list[Effect]) -> None:
+        if record.records:
+            records, record.records = tuple(record.records), []
+            self._send_upstream(record, StatusFrame(handle=record.upstream_handle, records=records), out)
+
+    def _refuse(
+        self,
+        record: StageRequest,
+        code: int,
+        reason: str,
+        now: Micros,
+        out: list[Effect],
+        *,
+        position: Position | None = None,
+        stage: StageIndex | None = None,
+        release: bool = True,
+    ) -> None:
+        """Tell the predecessor why, and end the request here."""
+        session = self._sessions.get(record.upstream)
+        if session is not None:
+            where = record.position if position is None else position
+            self._send_refusal(session, record, code, reason, where, out, stage=stage)
+        self._end(record, code, reason, out, release=release)
+
+    def _send_refusal(
+        self,
+        session: Session,
+        record: StageRequest,
+        code: int,
+        reason: str,
+        position: Position,
+        out: list[Effect],
+        *,
+        stage: StageIndex | None = None,
+    ) -> None:
+        refusal = RefuseFrame(
+            handle=record.upstream_handle,
+            stage=record.stage if stage is None else stage,
+            code=code,
+            lineage=record.open.lineage,
+            position=position,
+            reason=reason,
+        )
+        self._send(session, refusal, out)
+        fields: dict[str, int | str | bytes] = {
+            "code": ErrorCode.name_of(code),
+            "reason": reason,
+            "request": record.id,
+        }
+        out.append(Trace(event="refused", connection=session.connection, fields={**fields}))
+
+    def _end(
+        self,
+        record: StageRequest,
+        code: int,
+        reason: str,
+        out: list[Effect],
+        *,
+        tell_onward: bool = True,
+        release: bool = True,
+    ) -> None:
+        """Forget a request: its state, its timers, its handles; and tell whoever awaits its steps."""
+        self._flush_status(record, out)
+        assert record.state is RequestState.ENDED, "only the table ends a request"
+        for position, step in record.steps.items():
+            self._timers.pop(("parked", (record.id, position)), None)
+            if step.state is not StepState.DONE:
+                self._advance_step(step, StepInput.ENDED)
+        for reason_key in ("status", "path"):
+            self._timers.pop((reason_key, record.id), None)
+        upstream, onward = self._sessions.get(record.upstream), self._onward_session(record)
+        if upstream is not None:
+            upstream.bury(record.upstream_handle)
+        if onward is not None and record.onward_handle is not None:
+            onward.requests_out.pop(record.onward_handle, None)
+            if tell_onward:
+                self._send(onward, AbandonFrame(handle=record.onward_handle, code=code, reason=reason), out)
+        del self._requests[record.id]
+        if release:
+            out.append(Release(request=record.id))
+
+    def _advance(self, record: StageRequest, received: RequestInput) -> Cell[RequestState]:
+        cell = REQUEST.step(record.state, received)
+        record.state = cell.to
+        return cell
+
+    def _advance_step(self, step: Step, received: StepInput) -> Cell[StepState]:
+        cell = STEP.step(step.state, received)
+        step.state = cell.to
+        return cell
+
+    def _step_with_executor(self, record: StageRequest, position: Position) -> Step:
+        step = record.steps.get(position)
+        if step is None or step.state is not StepState.RUNNING:
+            raise LocalProtocolError(f"no step at position {position} is with the executor")
+        return step
+
+    def _by_upstream(self, session: Session, handle: Handle) -> StageRequest | None:
+        """The request that the peer's handle names; None if it has ended."""
+        request = session.requests_in.get(handle)
+        if request is not None:
+            return self._requests.get(request)
+        if session.is_buried(handle):
+            return None
+        raise RemoteProtocolError(
+            ErrorCode.ORDER_VIOLATION, f"handle {handle} names no request", spec="REQ-016"
+        )
+
+    def _by_onward(self, session: Session, handle: Handle) -> StageRequest | None:
+        """The request that our own handle names; None if it has ended."""
+        request = session.requests_out.get(handle)
+        return None if request is None else self._requests.get(request)
+
+    def _onward_session(self, record: StageRequest) -> Session | None:
+        return None if record.onward is None else self._sessions.get(record.onward)
+
+    def _send_upstream(self, record: StageRequest, frame: Frame, out: list[Effect]) -> None:
+        if record.upstream in self._sessions:
+            out.append(SendControl(connection=record.upstream, data=encode_frame(frame)))
