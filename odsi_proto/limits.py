@@ -17,6 +17,9 @@ enough that stages work on different chunks of one prompt at the same time."""
 class Limits:
     """What one endpoint accepts from its peers."""
 
+    connections_max: int = 256
+    """Connections at once; further Initials are not answered."""
+
     control_frame_bytes_max: int = 65_536
     """One control frame; the largest is an OPEN of 64 stages at about 6 KB."""
 

@@ -120,6 +120,10 @@ class StageEngine:
         if self._requests.pop(request_id, None) is None:
             raise LocalProtocolError(f"request {request_id.hex()} is not open")
 
+    def is_open(self, request_id: bytes) -> bool:
+        """Whether the request has a reservation."""
+        return request_id in self._requests
+
     def positions_held(self, request_id: bytes) -> int:
         """How many positions the request's state has."""
         return self._state(request_id).positions_held

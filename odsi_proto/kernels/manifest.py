@@ -30,19 +30,22 @@ def sidecar_path(model: Path) -> Path:
     return model.with_name(f"{model.name}.manifest.json")
 
 
-def load_or_build(file: GgufFile, progress: Progress = no_progress) -> ModelManifest:
-    """The manifest from the sidecar if there is one, else from the file; raises ``ModelError``.
+def load_or_build(
+    file: GgufFile, path: Path | None = None, progress: Progress = no_progress
+) -> ModelManifest:
+    """The manifest at ``path``, or beside the file, or else made from it; raises ``ModelError``.
 
-    A sidecar is taken at its word for tensors nobody here loads: those that are loaded go through
+    A manifest is taken at its word for tensors nobody here loads: those that are loaded go through
     :func:`verify_tensors`.
     """
-    path = sidecar_path(file.path)
+    if path is None:
+        path = sidecar_path(file.path)
+        if not path.exists():
+            return build_manifest(file, progress)
     try:
         with path.open("rb") as stream:
             raw = stream.read(SIDECAR_BYTES_MAX + 1)
         manifest = from_sidecar(raw.decode("utf-8"), str(path))
-    except FileNotFoundError:
-        return build_manifest(file, progress)
     except UnicodeDecodeError as error:
         raise ModelError(f"{path}: not UTF-8 text") from error
     except OSError as error:

@@ -119,7 +119,7 @@ class ClientEndpoint(Endpoint):
             raise LocalProtocolError("this request is open already")
         token = self._choices(RETURN_TOKEN_BYTES)
         opened = _open_body(request, spec, token, unix_s=self._unix_s(now))
-        message = SignedMessage.sign(self._about.signer, "open", opened.encode())
+        message = SignedMessage.sign(self.about.signer, "open", opened.encode())
         claim = Claim(
             message=message,
             open=opened,
@@ -275,7 +275,7 @@ class ClientEndpoint(Endpoint):
         arrived = RowsArrived(
             request=request,
             position=position,
-            count=min(step.header.count, claim.open.rows_returned_max),
+            end=step.header.end,
             payload=step.payload,
             transfer_us=Micros(step.header.owd_us + step.arrived_us - step.first_byte_us),
         )
@@ -326,7 +326,7 @@ class ClientEndpoint(Endpoint):
         first, last = self._sessions.get(claim.first), self._sessions.get(claim.last)
         if first is not None and first.is_open:
             cancel = Cancel(request_id=request, lineage=claim.open.lineage, code=code)
-            message = SignedMessage.sign(self._about.signer, "cancel", cancel.encode()).encode()
+            message = SignedMessage.sign(self.about.signer, "cancel", cancel.encode()).encode()
             self._send(first, CancelFrame(handle=claim.first_handle, message=message), out)
             first.requests_out.pop(claim.first_handle, None)
         if last is not None and claim.return_handle is not None:

@@ -98,8 +98,11 @@ class RowsArrived:
 
     request: RequestId
     position: Position
-    count: int
+    """Of the step's first input."""
+    end: Position
+    """After its last."""
     payload: memoryview
+    """Its last rows, as many as the request asked for at most."""
     transfer_us: Micros
 
 

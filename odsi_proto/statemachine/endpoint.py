@@ -32,7 +32,7 @@ class Endpoint(ABC):
         self, *, about: SelfDescription, limits: Limits, choices: Choices, unix_s_at_zero: int
     ) -> None:
         self.limits = limits
-        self._about = about
+        self.about = about
         self._choices = choices
         self._unix_s_at_zero = unix_s_at_zero
         self._sessions: dict[ConnectionId, Session] = {}
@@ -54,7 +54,7 @@ class Endpoint(ABC):
             raise LocalProtocolError(f"connection {connection} exists")
         session = Session(
             connection,
-            about=self._about,
+            about=self.about,
             binding=binding,
             limits=self.limits,
             choices=self._choices,

@@ -68,7 +68,7 @@ class StageEndpoint(StageSteps):
             return (Release(request=request),)  # it ended while the driver was at work
         self._advance(record, RequestInput.RESERVED)
         commit = commit_to(record, self._offer, self._predecessor(record), self.limits)
-        message = SignedMessage.sign(self._about.signer, "commit", commit.encode()).encode()
+        message = SignedMessage.sign(self.about.signer, "commit", commit.encode()).encode()
         self._send_upstream(
             record, CommitFrame(handle=record.upstream_handle, stage=record.stage, message=message), out
         )
@@ -152,7 +152,7 @@ class StageEndpoint(StageSteps):
         return check_open(
             record,
             offer=self._offer,
-            own=self._about.signer.participant,
+            own=self.about.signer.participant,
             predecessor=session.participant,
             unix_s=self._unix_s(now),
             limits=self.limits,

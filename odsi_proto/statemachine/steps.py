@@ -75,7 +75,7 @@ class StageSteps(Endpoint):
         self._advance_step(step, StepInput.OUTPUT)
         step.output = rows
         record.sent.append(position)
-        remaining_us = self._send_output(record, step, 0, now, out)
+        sent = self._send_output(record, step, 0, now, out)
         header = step.header
         self._report(
             record,
@@ -89,10 +89,11 @@ class StageSteps(Endpoint):
                 queue_us=Micros(started_us - step.ready_us),
                 compute_us=Micros(finished_us - started_us),
                 coordination_us=Micros(step.ready_us - step.arrived_us + now - finished_us),
+                output_bytes=0 if sent is None else len(sent.header) + len(sent.payload),
             ),
             now,
         )
-        if not remaining_us:
+        if sent is not None and not sent.remaining_us:
             fields = {"position": int(position), "budget_us": int(step.remaining_us)}
             out.append(Trace(event="step_late", fields={"request": request, **fields}))
         for oldest in record.oldest_beyond(self.limits.retained_outputs_max):
@@ -240,11 +241,11 @@ class StageSteps(Endpoint):
 
     def _send_output(
         self, record: StageRequest, step: Step, attempt: int, now: Micros, out: list[Effect]
-    ) -> Micros:
-        """Send a step's output on and return what is left of its budget."""
+    ) -> SendStep | None:
+        """Send a step's output on, with what is left of its budget; None if there is nowhere to."""
         session, header = self._onward_session(record), step.header
         if session is None or record.onward_handle is None or step.output is None:
-            return Micros(0)
+            return None
         remaining_us = Micros(max(0, step.remaining_us - (now - step.arrived_us) - session.owd_us))
         onward = StepHeader(
             handle=record.onward_handle,
@@ -257,15 +258,14 @@ class StageSteps(Endpoint):
             tag_before=header.tag_before,
             tag_after=header.tag_after,
         )
-        out.append(
-            SendStep(
-                connection=session.connection,
-                header=onward.encode(),
-                payload=step.output,
-                remaining_us=remaining_us,
-            )
+        send = SendStep(
+            connection=session.connection,
+            header=onward.encode(),
+            payload=step.output,
+            remaining_us=remaining_us,
         )
-        return remaining_us
+        out.append(send)
+        return send
 
     def _remaining_on_arrival(self, session: Session, header: StepHeader) -> Micros:
         """The budget as it arrived; an estimate of the way above our own least one is given back."""

@@ -186,6 +186,8 @@ class StatusRecord:
     compute_us: Micros
     coordination_us: Micros
     """Parked for an earlier step, and from the end of compute to the output's hand-over."""
+    output_bytes: int
+    """Header and payload of the step that carried the output on."""
     leaf: bytes = b""
     """Digest of the step's accountability leaf; empty from a stage that makes none."""
     extension: bytes = b""
@@ -202,6 +204,7 @@ class StatusRecord:
             self.queue_us,
             self.compute_us,
             self.coordination_us,
+            self.output_bytes,
         )
         tail = encode_varint(len(self.leaf)) + self.leaf + encode_varint(len(self.extension)) + self.extension
         return b"".join(map(encode_varint, numbers)) + tail
@@ -219,6 +222,7 @@ class StatusRecord:
             queue_us=Micros(cursor.varint()),
             compute_us=Micros(cursor.varint()),
             coordination_us=Micros(cursor.varint()),
+            output_bytes=cursor.varint(),
             leaf=_bounded(cursor, LEAF_BYTES_MAX),
             extension=_bounded(cursor, LEAF_BYTES_MAX),
         )

@@ -37,7 +37,7 @@ def inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> tuple[bytes, ..
 
 
 def root_from_proof(leaf: bytes, *, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:
-    """The root that leaf hash ``leaf`` at ``index`` of ``size`` leads to; None for a proof of wrong length."""
+    """The root that ``leaf`` at ``index`` of ``size`` leads to; None for a proof of another length."""
     if not 0 <= index < size:
         return None
     if size == 1:

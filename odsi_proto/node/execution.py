@@ -1,0 +1,91 @@
+"""The execution queue: one worker thread that runs steps, so that the event loop never computes.
+
+torch releases the interpreter lock inside its operators; QUIC keeps being served meanwhile. Jobs
+run in the order they were given, which keeps the steps of a request in order.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from odsi_proto.errors import CapacityError, OdsiError
+from odsi_proto.kernels.engine import StageEngine
+from odsi_proto.node.driver import now_us
+from odsi_proto.statemachine.effects import Release, Reserve, Run
+from odsi_proto.units import Micros
+
+T = TypeVar("T")
+
+
+class ExecutionQueue:
+    """Carries out :class:`Reserve`, :class:`Run` and :class:`Release` on one engine."""
+
+    def __init__(self, engine: StageEngine) -> None:
+        self.engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="odsi-execution")
+
+    def reserve(self, effect: Reserve, answer: Callable[[str | None], None]) -> None:
+        """Set state aside; ``answer`` gets None, or why it does not fit."""
+
+        def job() -> str | None:
+            try:
+                self.engine.open(effect.request, effect.positions_max)
+            except CapacityError as error:
+                return str(error)
+            return None
+
+        self._submit(job, answer)
+
+    def run(self, effect: Run, answer: Callable[["Outcome"], None]) -> None:
+        """Run a step; ``answer`` gets its rows or its failure, with the times of both ends."""
+
+        def job() -> Outcome:
+            started_us = now_us()
+            try:
+                rows = self.engine.step(
+                    effect.request,
+                    first_position=effect.position,
+                    payload=effect.payload,
+                    codec_in=effect.codec_in,
+                    codec_out=effect.codec_out,
+                    rows_out_max=effect.rows_out_max,
+                )
+            except OdsiError as error:
+                return Outcome(started_us, now_us(), None, str(error))
+            return Outcome(started_us, now_us(), memoryview(rows), "")
+
+        self._submit(job, answer)
+
+    def release(self, effect: Release) -> None:
+        """Give state back; of a request that holds none, nothing."""
+
+        def job() -> None:
+            if self.engine.is_open(effect.request):
+                self.engine.close(effect.request)
+
+        self._submit(job, lambda _: None)
+
+    def shut_down(self) -> None:
+        """Finish the job under way and drop the rest."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, job: Callable[[], T], answer: Callable[[T], None]) -> None:
+        def work() -> None:
+            result = job()
+            self._loop.call_soon_threadsafe(answer, result)
+
+        self._worker.submit(work)
+
+
+class Outcome:
+    """How a step ended."""
+
+    __slots__ = ("finished_us", "reason", "rows", "started_us")
+
+    def __init__(self, started_us: Micros, finished_us: Micros, rows: memoryview | None, reason: str) -> None:
+        self.started_us = started_us
+        self.finished_us = finished_us
+        self.rows = rows
+        self.reason = reason

@@ -1,0 +1,26 @@
+"""Opens a model file with the manifest that names it on the wire."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.manifest import load_or_build
+from odsi_proto.wire.manifest import ModelManifest
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told what is being done, how much of it, and how much there is."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """For callers who do not show any."""
+
+
+@contextmanager
+def open_model(
+    path: Path, manifest: Path | None, progress: Progress
+) -> Iterator[tuple[GgufFile, ModelManifest]]:
+    """The file and its manifest: the one given, the one beside it, or one made by hashing it all."""
+    with GgufFile(path) as file:
+        yield file, load_or_build(file, manifest, lambda done, total: progress("hashing model", done, total))

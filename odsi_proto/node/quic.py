@@ -1,0 +1,320 @@
+"""The QUIC binding: aioquic connections over our sockets, events to a handler. No protocol rules.
+
+One endpoint dials and accepts over the same port, so a node behind NAT is reached on the path it
+opened. Nothing is sent until :meth:`QuicEndpoint.flush`, which drivers call once per turn: what a
+turn produced shares packets.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+import structlog
+from aioquic._buffer import Buffer
+from aioquic.quic import events
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation, pull_quic_header
+
+from odsi_proto.limits import Limits
+from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
+from odsi_proto.node.sockets import SocketAddress, UdpSockets
+from odsi_proto.statemachine.session import Binding
+from odsi_proto.units import ConnectionId, Micros, ParticipantId
+from odsi_proto.wire.codepoints import ALPN, ErrorCode
+
+log = structlog.get_logger(__name__)
+
+DATAGRAM_BYTES = 1232
+"""UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
+
+_CONNECTION_DATA = 16 << 20
+"""Flow-control credit of a connection: what a peer can make us buffer before we have read it."""
+
+_STREAM_DATA = 4 << 20
+"""Credit of one stream; a larger step gets more as it is read."""
+
+_CID_BYTES = 8
+_CLOSE_REASON_BYTES_MAX = 256
+"""A close must fit one packet."""
+
+_UNIDIRECTIONAL = 0x02
+"""The bit of a stream id that says so (RFC 9000 section 2.1)."""
+
+
+class QuicHandler(Protocol):
+    """Whom a :class:`QuicEndpoint` tells."""
+
+    def connected(self, connection: ConnectionId, binding: Binding) -> None:
+        """TLS is done on a connection, dialled or accepted."""
+
+    def stream_data(self, connection: ConnectionId, stream: int, data: bytes, fin: bool) -> None:
+        """Bytes of one of the peer's unidirectional streams."""
+
+    def stream_reset(self, connection: ConnectionId, stream: int) -> None:
+        """The peer gave up one of its streams."""
+
+    def lost(self, connection: ConnectionId, reason: str) -> None:
+        """A connection is gone; nothing more is told of it."""
+
+    def rtt_measured(self, connection: ConnectionId, rtt_min_us: Micros) -> None:
+        """A new least round trip."""
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """One QUIC connection and what the endpoint keeps beside it."""
+
+    id: ConnectionId
+    quic: QuicConnection
+    is_dialler: bool
+    expected: ParticipantId | None
+    control_stream: int | None = None
+    is_ready: bool = False
+    rtt_min_s: float = float("inf")
+    timer: asyncio.TimerHandle | None = None
+    pinger: asyncio.TimerHandle | None = None
+
+
+class QuicEndpoint:
+    """All QUIC connections of one participant in one process."""
+
+    def __init__(
+        self, handler: QuicHandler, *, certificate: Certificate, limits: Limits, alpn: str = ALPN
+    ) -> None:
+        self._handler = handler
+        self._certificate = certificate
+        self._limits = limits
+        self._alpn = alpn
+        self._loop = asyncio.get_running_loop()
+        self._sockets = UdpSockets(self._datagram_received, self.flush)
+        self._links: dict[ConnectionId, _Link] = {}
+        self._by_cid: dict[bytes, _Link] = {}
+        self._dirty: dict[ConnectionId, _Link] = {}
+        self._ids = count(1)
+        self._accepting = self._configuration(is_client=False)
+
+    async def bind(self, host: str, port: int) -> tuple[str, int]:
+        """Listen, and return the address; raises ``ConfigError`` where that can not be."""
+        return await self._sockets.bind(host, port)
+
+    async def dial(self, host: str, port: int, expected: ParticipantId | None) -> ConnectionId:
+        """Start to connect; the handler is told the outcome. Raises ``PeerError`` for an unknown host."""
+        address = await self._sockets.resolve(host, port)
+        quic = QuicConnection(configuration=self._configuration(is_client=True))
+        quic.connect(address, now=self._loop.time())
+        link = self._add(quic, is_dialler=True, expected=expected)
+        self._by_cid[quic.host_cid] = link
+        self.flush()
+        return link.id
+
+    def send_control(self, connection: ConnectionId, data: bytes) -> None:
+        """Append to our control stream, the first stream that we open."""
+        link = self._links.get(connection)
+        if link is None:
+            return
+        if link.control_stream is None:
+            link.control_stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
+        link.quic.send_stream_data(link.control_stream, data)
+        self._dirty[connection] = link
+
+    def send_step(self, connection: ConnectionId, header: bytes, payload: memoryview) -> None:
+        """Open a stream, send header and payload, finish it."""
+        link = self._links.get(connection)
+        if link is None:
+            return
+        stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
+        link.quic.send_stream_data(stream, header)
+        link.quic.send_stream_data(stream, payload, end_stream=True)  # type: ignore[arg-type]  # only appended
+        self._dirty[connection] = link
+
+    def stop_stream(self, connection: ConnectionId, stream: int, code: int) -> None:
+        """Ask the peer to stop sending on one of its streams; of one that has ended, nothing."""
+        link = self._links.get(connection)
+        if link is not None and stream in link.quic._streams:
+            link.quic.stop_stream(stream, code)
+            self._dirty[connection] = link
+
+    def close(self, connection: ConnectionId, code: int, reason: str) -> None:
+        """Close after what was sent before; the handler is not told of it."""
+        link = self._links.get(connection)
+        if link is None:
+            return
+        phrase = reason.encode()[:_CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
+        self._transmit(link)
+        link.quic.close(error_code=code, reason_phrase=phrase)
+        self._transmit(link)
+        self._remove(link)
+
+    def shut_down(self) -> None:
+        """Close every connection and the sockets."""
+        for link in tuple(self._links.values()):
+            self.close(link.id, ErrorCode.NO_ERROR, "")
+        self._sockets.close()
+
+    def flush(self) -> None:
+        """Send what is due on every connection that something happened on."""
+        while self._dirty:
+            _, link = self._dirty.popitem()
+            self._drain_events(link)
+            if link.id in self._links:
+                self._dirty.pop(link.id, None)  # what its own events marked goes out now
+                self._transmit(link)
+                self._arm(link)
+
+    def address_of(self, connection: ConnectionId) -> str:
+        """Where the peer is, for messages."""
+        link = self._links.get(connection)
+        address = link.quic.get_peer_address() if link is not None else None
+        return f"{address[0]}:{address[1]}" if address else "unknown"
+
+    def _configuration(self, *, is_client: bool) -> QuicConfiguration:
+        configuration = QuicConfiguration(
+            is_client=is_client,
+            alpn_protocols=[self._alpn],
+            connection_id_length=_CID_BYTES,
+            idle_timeout=self._limits.silence_us_max / 1e6,
+            max_data=_CONNECTION_DATA,
+            max_stream_data=_STREAM_DATA,
+            max_datagram_size=DATAGRAM_BYTES,
+            verify_mode=ssl.CERT_NONE,  # the session pins the key and the certificate
+        )
+        if not is_client:
+            configuration.certificate = self._certificate.x509
+            configuration.private_key = self._certificate.private_key
+        return configuration
+
+    def _add(self, quic: QuicConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
+        link = _Link(ConnectionId(next(self._ids)), quic, is_dialler, expected)
+        self._links[link.id] = link
+        self._dirty[link.id] = link
+        return link
+
+    def _datagram_received(self, datagram: bytes, address: SocketAddress) -> None:
+        link = self._route(datagram, address)
+        if link is None:
+            return
+        link.quic.receive_datagram(datagram, address, now=self._loop.time())
+        self._dirty[link.id] = link
+
+    def _route(self, datagram: bytes, address: SocketAddress) -> _Link | None:
+        """The connection a datagram belongs to; a fitting Initial opens one."""
+        if datagram and not datagram[0] & 0x80:  # short header: the connection id is at a fixed place
+            return self._by_cid.get(datagram[1 : 1 + _CID_BYTES])
+        try:
+            header = pull_quic_header(Buffer(data=datagram), host_cid_length=_CID_BYTES)
+        except ValueError:
+            return None
+        link = self._by_cid.get(header.destination_cid)
+        if link is not None or header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
+            return link
+        if header.version not in self._accepting.supported_versions:
+            if len(datagram) >= SMALLEST_MAX_DATAGRAM_SIZE:
+                answer = encode_quic_version_negotiation(
+                    source_cid=header.destination_cid,
+                    destination_cid=header.source_cid,
+                    supported_versions=self._accepting.supported_versions,
+                )
+                self._sockets.send(answer, address)
+            return None
+        is_opening = (
+            header.packet_type == QuicPacketType.INITIAL and len(datagram) >= SMALLEST_MAX_DATAGRAM_SIZE
+        )
+        if not is_opening or len(self._links) >= self._limits.connections_max:
+            return None
+        quic = QuicConnection(
+            configuration=self._accepting, original_destination_connection_id=header.destination_cid
+        )
+        link = self._add(quic, is_dialler=False, expected=None)
+        self._by_cid[header.destination_cid] = self._by_cid[quic.host_cid] = link
+        return link
+
+    def _drain_events(self, link: _Link) -> None:
+        while link.id in self._links and (event := link.quic.next_event()) is not None:
+            match event:
+                case events.HandshakeCompleted():
+                    self._connected(link)
+                case events.StreamDataReceived() if event.stream_id & _UNIDIRECTIONAL:
+                    self._handler.stream_data(link.id, event.stream_id, event.data, event.end_stream)
+                case events.StreamDataReceived():
+                    self.close(link.id, ErrorCode.ORDER_VIOLATION, "version 1 has no bidirectional streams")
+                    self._handler.lost(link.id, "the peer opened a bidirectional stream")
+                case events.StreamReset() if event.stream_id & _UNIDIRECTIONAL:
+                    self._handler.stream_reset(link.id, event.stream_id)
+                case events.ConnectionIdIssued():
+                    self._by_cid[event.connection_id] = link
+                case events.ConnectionIdRetired():
+                    self._by_cid.pop(event.connection_id, None)
+                case events.ConnectionTerminated():
+                    reason = self._why_terminated(link, event)
+                    self._remove(link)
+                    self._handler.lost(link.id, reason)
+                case _:
+                    pass  # acknowledged pings, stop-sending of a step that is not wanted
+        if link.is_ready and link.quic._loss._rtt_min < link.rtt_min_s:
+            link.rtt_min_s = link.quic._loss._rtt_min
+            self._handler.rtt_measured(link.id, Micros(int(link.rtt_min_s * 1e6)))
+
+    def _connected(self, link: _Link) -> None:
+        link.is_ready = True
+        certificate = link.quic.tls._peer_certificate if link.is_dialler else self._certificate.x509
+        assert certificate is not None, "TLS 1.3 has no acceptor without a certificate"
+        binding = Binding(
+            is_dialler=link.is_dialler,
+            acceptor_certificate_sha256=certificate_sha256(certificate),
+            acceptor_key=certificate_key(certificate),
+            expected=link.expected,
+        )
+        self._ping(link)
+        self._handler.connected(link.id, binding)
+
+    def _ping(self, link: _Link) -> None:
+        """Keep the connection alive, and notice within the silence limit when the peer is not."""
+        link.quic.send_ping(0)
+        self._dirty[link.id] = link
+        link.pinger = self._loop.call_later(self._limits.keep_alive_us / 1e6, self._ping_again, link)
+
+    def _ping_again(self, link: _Link) -> None:
+        self._ping(link)
+        self.flush()
+
+    def _why_terminated(self, link: _Link, event: events.ConnectionTerminated) -> str:
+        if event.reason_phrase == "Idle timeout":
+            within = f"{self._limits.silence_us_max / 1e6:.1f} s"
+            return f"no packet for {within}" if link.is_ready else f"no answer within {within}"
+        if event.frame_type is not None:
+            what = event.reason_phrase or f"QUIC error {event.error_code:#x}"
+            return f"QUIC handshake or transport failed: {what}"
+        if event.error_code == ErrorCode.NO_ERROR:
+            return "closed by the peer"
+        said = f": {event.reason_phrase}" if event.reason_phrase else ""
+        return f"closed by the peer, {ErrorCode.name_of(event.error_code)}{said}"
+
+    def _transmit(self, link: _Link) -> None:
+        for datagram, address in link.quic.datagrams_to_send(now=self._loop.time()):
+            self._sockets.send(datagram, address)
+
+    def _arm(self, link: _Link) -> None:
+        at = link.quic.get_timer()
+        if link.timer is not None:
+            if link.timer.when() == at and not link.timer.cancelled():
+                return
+            link.timer.cancel()
+        link.timer = None if at is None else self._loop.call_at(at, self._timer_due, link)
+
+    def _timer_due(self, link: _Link) -> None:
+        link.timer = None
+        link.quic.handle_timer(now=self._loop.time())
+        self._dirty[link.id] = link
+        self.flush()
+
+    def _remove(self, link: _Link) -> None:
+        self._links.pop(link.id, None)
+        self._dirty.pop(link.id, None)
+        for cid in [cid for cid, other in self._by_cid.items() if other is link]:
+            del self._by_cid[cid]
+        for handle in (link.timer, link.pinger):
+            if handle is not None:
+                handle.cancel()

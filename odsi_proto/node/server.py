@@ -1,0 +1,185 @@
+"""An execution node: loads its layers, listens, stays connected to its peers, serves requests."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from odsi_proto.errors import ConfigError, LocalProtocolError, PeerError
+from odsi_proto.kernels.engine import StageEngine
+from odsi_proto.node.config import NodeConfig
+from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
+from odsi_proto.node.execution import ExecutionQueue, Outcome
+from odsi_proto.node.model import Progress, no_progress, open_model
+from odsi_proto.routing.path import Peer
+from odsi_proto.statemachine.admission import StageOffer
+from odsi_proto.statemachine.effects import Effect, Established, Release, Reserve, Run
+from odsi_proto.statemachine.session import SelfDescription
+from odsi_proto.statemachine.stage import StageEndpoint
+from odsi_proto.units import ConnectionId, LayerRange, ParticipantId
+from odsi_proto.wire.codepoints import Role
+from odsi_proto.wire.identity import participant_short
+from odsi_proto.wire.messages import Offer
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 2.0
+"""How long a leaving node lets open requests end."""
+
+REDIAL_FIRST_S = 0.1
+REDIAL_MAX_S = 5.0
+"""A peer that is down is dialled again after a pause that doubles up to this."""
+
+
+class Node:
+    """``async with Node(config) as node: await node.serve_forever()``."""
+
+    def __init__(self, config: NodeConfig, *, progress: Progress | None = None) -> None:
+        self.config = config
+        self.address: tuple[str, int] = (config.host, config.port)
+        """Where the node listens; the port is known once it does."""
+        self.model_root = b""
+        """Names the model on the wire; known once it is loaded."""
+        self._progress = progress or no_progress
+        self._stopped = asyncio.Event()
+        self._redials: dict[ParticipantId, asyncio.Task[None]] = {}
+        self._dialled: dict[ConnectionId, Peer] = {}
+        self._pauses: dict[ParticipantId, float] = {}
+
+    @property
+    def participant(self) -> ParticipantId:
+        """Who the node is."""
+        return self.config.signer.participant
+
+    @property
+    def peer(self) -> Peer:
+        """How others reach it."""
+        host, port = self.address
+        return Peer(participant=self.participant, host=host, port=port, layers=self.config.layers)
+
+    async def __aenter__(self) -> Self:
+        config = self.config
+        engine, offer = await asyncio.to_thread(self._load)
+        self.model_root = offer.model_root
+        self._execution = ExecutionQueue(engine)
+        self._endpoint = StageEndpoint(
+            about=SelfDescription(
+                signer=config.signer,
+                roles=(Role.EXECUTION_NODE,),
+                offers=(Offer(layers=offer.layers, model_root=offer.model_root),),
+            ),
+            offer=offer,
+            limits=config.limits,
+            choices=choices,
+            unix_s_at_zero=unix_s_at_zero(),
+        )
+        self._driver = Driver(self._endpoint, self)
+        try:
+            self.address = await self._driver.quic.bind(config.host, config.port)
+        except ConfigError:
+            self._execution.shut_down()
+            raise
+        for peer in config.peers:
+            self._dial_soon(peer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._redials.values():
+            task.cancel()
+        self._driver.act(self._endpoint.drain("the node is stopping", now=now_us()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self._endpoint.requests_open:
+                    await asyncio.sleep(0.01)
+        self._driver.shut_down()
+        await asyncio.to_thread(self._execution.shut_down)
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled or :meth:`stop` is called."""
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """End :meth:`serve_forever`."""
+        self._stopped.set()
+
+    def perform(self, effect: Effect) -> None:
+        """The driver hands over what is not about bytes."""
+        match effect:
+            case Reserve():
+                self._execution.reserve(effect, lambda reason: self._reserved(effect, reason))
+            case Run():
+                self._execution.run(effect, lambda outcome: self._ran(effect, outcome))
+            case Release():
+                self._execution.release(effect)
+            case Established():
+                log.info("established", peer=participant_short(effect.participant))
+                self._pauses.pop(effect.participant, None)
+            case _:
+                raise LocalProtocolError(f"an execution node has no {type(effect).__name__}")
+
+    def gone(self, connection: ConnectionId, reason: str) -> None:
+        """Dial a configured peer again."""
+        peer = self._dialled.pop(connection, None)
+        if peer is not None:
+            log.warning("peer lost", peer=peer.label, reason=reason)
+            self._dial_soon(peer)
+
+    def _load(self) -> tuple[StageEngine, StageOffer]:
+        config = self.config
+        with open_model(config.model, config.manifest, self._progress) as (file, manifest):
+            engine = StageEngine.load(
+                file,
+                manifest,
+                config.layers,
+                threads=config.threads,
+                kv_bytes_max=config.kv_bytes_max,
+                progress=lambda done, total: self._progress("loading layers", done, total),
+            )
+            offer = StageOffer(
+                layers=LayerRange(config.layers.first, config.layers.end),
+                model_root=manifest.root,
+                width=engine.config.width,
+                positions_max=engine.config.context,
+            )
+        return engine, offer
+
+    def _reserved(self, effect: Reserve, reason: str | None) -> None:
+        if reason is None:
+            self._driver.act(self._endpoint.reserved(effect.request, now=now_us()))
+        else:
+            self._driver.act(self._endpoint.reserve_failed(effect.request, reason, now=now_us()))
+
+    def _ran(self, effect: Run, outcome: Outcome) -> None:
+        request, position = effect.request, effect.position
+        if outcome.rows is None:
+            self._driver.act(self._endpoint.failed(request, position, outcome.reason, now=now_us()))
+            return
+        self._driver.act(
+            self._endpoint.output(
+                request,
+                position,
+                outcome.rows,
+                started_us=outcome.started_us,
+                finished_us=outcome.finished_us,
+                now=now_us(),
+            )
+        )
+
+    def _dial_soon(self, peer: Peer) -> None:
+        pause = self._pauses.get(peer.participant, 0.0)
+        self._pauses[peer.participant] = min(max(2 * pause, REDIAL_FIRST_S), REDIAL_MAX_S)
+        self._redials[peer.participant] = asyncio.create_task(self._dial(peer, pause))
+
+    async def _dial(self, peer: Peer, pause: float) -> None:
+        await asyncio.sleep(pause)
+        try:
+            connection = await self._driver.quic.dial(peer.host, peer.port, peer.participant)
+        except PeerError as error:
+            log.warning("peer not dialled", peer=peer.label, reason=str(error))
+            self._dial_soon(peer)
+            return
+        self._dialled[connection] = peer
