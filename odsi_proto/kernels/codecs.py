@@ -2,7 +2,8 @@
 
 ``F32`` is exact. ``F16`` rounds to binary16; its exponent is 0 while a row fits, so the common row
 is plain binary16 with two zero bytes before it, and a row of a residual stream past 65,504 is
-scaled by the smallest power of two that makes it fit. A value that is not finite has no encoding.
+scaled by the smallest power of two that makes it fit. A value that is not finite has no encoding,
+nor has one in the last thousandth of binary32's range in ``F16``.
 """
 
 import math
@@ -18,8 +19,8 @@ F16_MAX = 65_504.0
 """The largest finite binary16 value."""
 
 EXPONENT_MIN, EXPONENT_MAX = -126, 112
-"""Powers of two that a row may be scaled by: the smallest normal binary32, and the largest that any
-binary32 row needs."""
+"""Powers of two that a row may be scaled by. 2**-126 is the smallest normal binary32; above 2**112 a
+row could leave binary32 when it is scaled back."""
 
 if sys.byteorder != "little":
     raise ImportError("activation payloads are little-endian, and so must this machine be")
@@ -60,6 +61,8 @@ def decode_rows(codec: ActivationCodec, payload: memoryview, width: int) -> Tens
 def _encode_f16(payload: bytearray, rows: Tensor, peaks: list[float]) -> None:
     table = torch.frombuffer(payload, dtype=torch.float16).view(len(peaks), -1)
     exponents = [_exponent(peak) for peak in peaks]
+    if max(exponents) > EXPONENT_MAX:
+        raise ModelError(f"row {exponents.index(max(exponents))} of the activations is too large for f16")
     if any(exponents):
         scale = torch.tensor(exponents, dtype=torch.int16)
         table.view(torch.int16)[:, 0] = scale

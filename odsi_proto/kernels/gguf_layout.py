@@ -78,13 +78,11 @@ TENSOR_TYPES = {
     6: TensorType("Q5_0", 32, 22),
     7: TensorType("Q5_1", 32, 24),
     8: TensorType("Q8_0", 32, 34),
-    9: TensorType("Q8_1", 32, 36),
     10: TensorType("Q2_K", 256, 84),
     11: TensorType("Q3_K", 256, 110),
     12: TensorType("Q4_K", 256, 144),
     13: TensorType("Q5_K", 256, 176),
     14: TensorType("Q6_K", 256, 210),
-    15: TensorType("Q8_K", 256, 292),
     16: TensorType("IQ2_XXS", 256, 66),
     17: TensorType("IQ2_XS", 256, 74),
     18: TensorType("IQ3_XXS", 256, 98),
@@ -101,5 +99,5 @@ TENSOR_TYPES = {
     29: TensorType("IQ1_M", 256, 56),
     30: TensorType("BF16", 1, 2),
 }
-"""By ggml's number, every type whose size is known: enough to find a tensor and to hash it. Those
+"""By ggml's number, the types that files hold: a size is enough to find a tensor and to hash it. Those
 that can be computed with are in ``quants``."""

@@ -67,11 +67,15 @@ class TextTokenizer:
         self.eos_text = "" if self.eos_id is None else tokens[self.eos_id]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``, control tokens written in it included, nothing added."""
+        """The ids of ``text``, control tokens written in it included, nothing added.
+
+        A byte that the vocabulary has no token for is dropped, as llama.cpp drops it.
+        """
         try:
-            ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
+            text.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(f"the text is not valid Unicode at character {error.start}") from error
+        ids: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, token_ids: Iterable[int]) -> str:
