@@ -236,7 +236,14 @@ class Client:
             model_root=self.model_root,
             width=self.model.config.width,
             stages=tuple(
-                StagePlan(participant=p.participant, standbys=(), layers=p.layers, budget_us=Micros(0))
+                StagePlan(
+                    participant=p.participant,
+                    standbys=(),
+                    layers=p.layers,
+                    budget_us=Micros(0),
+                    remaining_min_us=Micros(0),
+                    remaining_max_us=PER_TOKEN_US,
+                )
                 for p in self.path
                 if p.layers is not None
             ),

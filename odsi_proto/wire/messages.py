@@ -124,6 +124,10 @@ class StagePlan:
     layers: LayerRange
     budget_us: Micros
     """From input availability to output production, for one decode step; 0: no bound of its own."""
+    remaining_min_us: Micros
+    """The least that should be left of a decode step's budget when it arrives here."""
+    remaining_max_us: Micros
+    """The most that can be: a stage that finds less or more knows that a hop before it misreported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,6 +378,8 @@ def _stage(reader: Reader) -> StagePlan:
         standbys=tuple(_standbys(reader)),
         layers=_layers(reader),
         budget_us=Micros(reader.unsigned()),
+        remaining_min_us=Micros(reader.unsigned()),
+        remaining_max_us=Micros(reader.unsigned()),
     )
 
 
@@ -384,7 +390,15 @@ def _standbys(reader: Reader) -> list[ParticipantId]:
 
 
 def _stage_values(stage: StagePlan) -> list[cbor.Value]:
-    return [stage.participant, stage.standbys, stage.layers.first, stage.layers.end, stage.budget_us]
+    return [
+        stage.participant,
+        stage.standbys,
+        stage.layers.first,
+        stage.layers.end,
+        stage.budget_us,
+        stage.remaining_min_us,
+        stage.remaining_max_us,
+    ]
 
 
 def _extensions(reader: Reader) -> tuple[Extension, ...]:

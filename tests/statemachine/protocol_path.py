@@ -52,6 +52,8 @@ class Path:
                 standbys=(),
                 layers=LayerRange(10 * index, 10 * index + 10),
                 budget_us=Micros(0),
+                remaining_min_us=Micros(0),
+                remaining_max_us=Micros(1_000_000),
             )
             for index in range(len(self.stages))
         )
