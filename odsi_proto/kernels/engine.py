@@ -163,7 +163,13 @@ class StageEngine:
         codec_out: ActivationCodec,
         rows_out_max: int,
     ) -> bytearray:
-        """Decode a step's payload, run it and encode the last ``rows_out_max`` rows of the result."""
+        """Decode a step's payload, run it and encode the last ``rows_out_max`` rows of the result.
+
+        Raises ``Malformed`` for the payload, ``ModelError`` if the layers leave binary32, and what
+        :meth:`run` raises. Only after ``ModelError`` has the state moved on.
+        """
+        if rows_out_max < 1:
+            raise LocalProtocolError(f"{rows_out_max} rows asked for, expected at least 1")
         rows = self.run(request_id, first_position, decode_rows(codec_in, payload, self.config.width))
         return encode_rows(codec_out, rows[-rows_out_max:])
 

@@ -1,10 +1,9 @@
 """Layers of the Llama architecture in float32: RMSNorm, rotary attention with grouped queries, SwiGLU.
 
 Weights are kept transposed, [inputs, outputs]. A decode step multiplies one row by each matrix and
-is bound by memory: along the rows of a transposed matrix torch reads it 1.4 to 1.8 times faster
-than it computes the dot products of the layout in the file, and for prefill the two are equal.
-Query, key and value share one matrix, as do gate and up, because each call costs as much as half a
-kilobyte of weights takes to read.
+is bound by memory, and torch goes through a layer 1.3 times as fast that way, and through the head
+1.7 times, as by dot products with the file's own rows; for prefill the two are equal. Query, key and
+value share one matrix, as do gate and up: a call less, and a longer run through memory.
 
 GGUF files of this architecture store the rows of the query and key matrices so that the two values
 that a rotation turns lie side by side. Taken as they are, rotation is one complex multiplication

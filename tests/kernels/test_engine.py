@@ -139,6 +139,20 @@ def test_a_step_decodes_runs_and_encodes_its_last_rows(
     assert found == expected
 
 
+def test_a_step_answers_with_a_row_at_least(engine: StageEngine) -> None:
+    engine.open(A, 3)
+    payload = memoryview(encode_rows(F32, rows(2)))
+    with pytest.raises(LocalProtocolError, match="0 rows asked for, expected at least 1"):
+        engine.step(A, first_position=0, payload=payload, codec_in=F32, codec_out=F32, rows_out_max=0)
+    assert engine.positions_held(A) == 0
+
+
+def test_an_engine_knows_which_requests_are_open(engine: StageEngine) -> None:
+    engine.open(A, 1)
+    assert engine.is_open(A)
+    assert not engine.is_open(B)
+
+
 def test_a_malformed_payload_changes_nothing(engine: StageEngine) -> None:
     engine.open(A, 3)
     with pytest.raises(Malformed):

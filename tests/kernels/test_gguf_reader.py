@@ -212,6 +212,10 @@ REFUSED = {
         model(tensors=[tensor("t", [48, 2], Q4_0)]),
         "tensor t has rows of 48 values, expected a multip",
     ),
+    "tensors that share their bytes": (
+        model(tensors=[tensor("a", [64]), tensor("b", [64])], data=bytes(256)),
+        "the tensors have 512 bytes in all, but the file has 352: they overlap",
+    ),
     "a tensor type of no meaning": (
         model(tensors=[tensor("t", [1], 99)]),
         "tensor t has type number 99, expected on",
