@@ -1,0 +1,71 @@
+"""Generates over nodes; the half of ``odsi generate`` and ``odsi demo`` that needs the network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from odsi_proto.cli.delivery import Delivery
+from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
+from odsi_proto.kernels.config import read_config
+from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.local import prompt_tokens
+from odsi_proto.kernels.manifest import build_manifest, sidecar_path
+from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.kernels.sampling import Sampling
+from odsi_proto.node.client import Client
+from odsi_proto.node.config import ClientConfig
+from odsi_proto.routing.path import Peer, even_cuts
+from odsi_proto.units import LayerRange
+from odsi_proto.wire.identity import Signer
+from odsi_proto.wire.manifest import to_sidecar
+
+
+async def run_over(
+    peers: Sequence[Peer], options: GenerationOptions, signer: Signer, delivery: Delivery, *, fixed_path: bool
+) -> None:
+    """Generate over ``peers``: in their order, or along a path found among them."""
+    async with connect(peers, options, signer, fixed_path=fixed_path) as client:
+        await deliver(client, options, delivery)
+
+
+def connect(
+    peers: Sequence[Peer],
+    options: GenerationOptions,
+    signer: Signer,
+    *,
+    manifest: Path | None = None,
+    fixed_path: bool,
+) -> Client:
+    """A client for ``options``, to be entered."""
+    config = ClientConfig(
+        model=options.model or default_model_path(),
+        signer=signer,
+        codec=options.codec(PROFILE_DEFAULT),
+        manifest=manifest,
+        threads=options.threads,
+    )
+    return Client(config, peers, fixed_path=fixed_path)
+
+
+async def deliver(client: Client, options: GenerationOptions, delivery: Delivery) -> None:
+    """Generate what ``options`` say with a connected client."""
+    how = options.sampling
+    context = client.model.config.context
+    with GgufFile(client.config.model) as file:
+        prompt_ids = prompt_tokens(file, client.tokenizer, options.prompt, chat=options.chat, context=context)
+    sampling = Sampling(temperature=how.temperature, top_p=how.top_p, seed=how.seed)
+    async for item in client.generate(prompt_ids, max_tokens=options.max_tokens, sampling=sampling):
+        delivery.take(item)
+
+
+def prepare(model: Path, stages_count: int, directory: Path) -> tuple[tuple[LayerRange, ...], Path]:
+    """The layers of each stage, and a manifest: that beside the model, or one made in ``directory``.
+
+    So the whole file is hashed once at most, and each stage checks only its own tensors.
+    """
+    with GgufFile(model) as file:
+        cuts = even_cuts(read_config(file).layers_count, stages_count)
+        manifest = sidecar_path(model)
+        if not manifest.exists():
+            manifest = directory / "manifest.json"
+            manifest.write_text(to_sidecar(build_manifest(file)), encoding="utf-8")
+    return cuts, manifest

@@ -1,0 +1,162 @@
+"""The course of a demonstration: stages, a probe, the text, and the same again in one process.
+
+The stages import torch while this process does, so it imports what needs torch late.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from odsi_proto.cli.delivery import Delivery, result_fields, result_table, summary
+from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
+from odsi_proto.cli.output import Output
+from odsi_proto.cli.stage_processes import StageProcess, StageSettings, child_environment, stage_processes
+from odsi_proto.errors import OdsiError, PeerError, RequestFailedError
+from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.node.identity_files import ephemeral_signer
+from odsi_proto.node.result import GenerationResult
+from odsi_proto.routing.path import Peer
+from odsi_proto.units import LayerRange
+
+T = TypeVar("T")
+
+CAUSE_S_MAX = 0.2
+"""A stage that died may be reported by its neighbour before the system reports its end."""
+
+SINGLE_PROCESS_S_MAX = 60.0
+"""To start and to generate in one process, beyond the time that the stages took."""
+
+
+async def demonstrate(options: GenerationOptions, output: Output, *, stages_count: int) -> None:
+    """Show the whole; every process started here has ended when this returns or raises."""
+    model = options.model or default_model_path()
+    GgufFile(model).close()  # before any process is started for a file that is none
+    output.note(f"starting {stages_count} nodes, each a process of its own")
+    started_s = time.monotonic()
+    async with stage_processes(stages_count) as stages:
+        result = await _watched(stages, _generate(stages, model, options, output))
+    output.note("the same engine in one process, for comparison")
+    time_s_max = SINGLE_PROCESS_S_MAX + time.monotonic() - started_s
+    cuts = [stage.layers.first for stage in result.stages[1:]]
+    single = await _single_process(model, cuts, options, time_s_max)
+    _conclude(result, single, options, output)
+
+
+async def _generate(
+    stages: Sequence[StageProcess], model: Path, options: GenerationOptions, output: Output
+) -> GenerationResult:
+    from odsi_proto.cli import client_run  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="odsi-demo-") as directory:
+        cuts, manifest = client_run.prepare(model, len(stages), Path(directory))
+        path = await _serve(stages, cuts, model, manifest, output)
+        signer = ephemeral_signer(now_s=int(time.time()))
+        delivery = Delivery(output)
+        async with client_run.connect(path, options, signer, manifest=manifest, fixed_path=True) as client:
+            probed_s = time.monotonic()
+            await client.probe()
+            output.emit("probe", {"round_trip_us": round((time.monotonic() - probed_s) * 1e6)})
+            await client_run.deliver(client, options, delivery)
+        return delivery.result
+
+
+async def _serve(
+    stages: Sequence[StageProcess], cuts: Sequence[LayerRange], model: Path, manifest: Path, output: Output
+) -> list[Peer]:
+    """Give the stages their layers, the last first, so that each can dial those after it."""
+    path: list[Peer] = []
+    for stage, layers in zip(reversed(stages), reversed(cuts), strict=True):
+        settings = StageSettings(model=model, manifest=manifest, layers=layers, peers=tuple(path))
+        ready = await stage.serve(settings)
+        path.insert(0, Peer.parse(str(ready["peer"])))
+        output.emit("node_ready", {**ready, "event": "node_ready", "pid": stage.pid})
+        output.note(f"{stage.name} listens on {ready['host']}:{ready['port']}")
+    return path
+
+
+async def _watched(stages: Sequence[StageProcess], work: Coroutine[Any, Any, T]) -> T:
+    """Do ``work`` unless a stage ends before it does."""
+    task = asyncio.create_task(work)
+    endings = [asyncio.create_task(stage.ended()) for stage in stages]
+    try:
+        await asyncio.wait({task, *endings}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise next(ending.result() for ending in endings if ending.done())
+        error = task.exception()
+        if error is None:
+            return task.result()
+        raise await _cause(error, stages, endings)
+    finally:
+        for other in (task, *endings):
+            other.cancel()
+        await asyncio.gather(task, *endings, return_exceptions=True)
+
+
+async def _cause(
+    error: BaseException, stages: Sequence[StageProcess], endings: Sequence[asyncio.Task[OdsiError]]
+) -> BaseException:
+    """What is behind ``error``: a stage that was stopped or has ended, else nothing we know of."""
+    for stage in stages:
+        if stage.is_stopped():
+            return PeerError(f"{stage.name} is stopped: {error}")
+    await asyncio.wait(endings, timeout=CAUSE_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+    return next((ending.result() for ending in endings if ending.done()), error)
+
+
+async def _single_process(
+    model: Path, cuts: Sequence[int], options: GenerationOptions, time_s_max: float
+) -> dict[str, object]:
+    """The result object of the same generation in one process."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "odsi_proto.cli"),
+        *("generate", "--local", "--supervised", "--json", "--prompt=-", f"--model={model}"),
+        *([f"--cuts={','.join(map(str, cuts))}"] if cuts else []),
+        *("--chat" if options.chat else "--raw", f"--max-tokens={options.max_tokens}"),
+        *(f"--profile={options.profile or PROFILE_DEFAULT}", f"--threads={options.threads}"),
+        *options.sampling.flags(),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=child_environment(),
+        process_group=0,
+    )
+    try:
+        async with asyncio.timeout(time_s_max):
+            output, _ = await process.communicate(f"{options.prompt}\n".encode())
+    except TimeoutError as error:
+        raise RequestFailedError(f"the single process took longer than {time_s_max:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    last: dict[str, object] = json.loads(output.splitlines()[-1]) if output else {}
+    if process.returncode:
+        raise RequestFailedError(f"the single process failed: {last.get('message', process.returncode)}")
+    return last
+
+
+def _conclude(
+    result: GenerationResult, single: Mapping[str, Any], options: GenerationOptions, output: Output
+) -> None:
+    same = single["token_ids"] == list(result.token_ids)
+    compared = {key: single[key] for key in ("tokens_per_second", "token_ids", "text", "first_token_us")}
+    fields = {
+        **result_fields(result),
+        "seed": options.sampling.seed,
+        "single_process": {**compared, "same_tokens": same},
+    }
+    share = result.tokens_per_second / max(single["tokens_per_second"], 1e-9)
+    human = (
+        f"{len(result.stages)} processes: {summary(result)}\n"
+        f"one process: {single['tokens_per_second']:.1f} tokens/s, so the stages keep {share:.0%}; "
+        f"its tokens are {'the same' if same else 'NOT the same'}"
+    )
+    output.table(result_table(result))
+    output.emit("result", fields, human=human)

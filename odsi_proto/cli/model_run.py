@@ -1,0 +1,131 @@
+"""Digests and inspects model files; the half of ``odsi model`` that reads them."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+
+from odsi_proto.cli.output import Output
+from odsi_proto.errors import ConfigError
+from odsi_proto.kernels.config import check_layers, read_config
+from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.gguf_header import TensorInfo
+from odsi_proto.kernels.manifest import build_manifest, load_or_build, sidecar_path
+from odsi_proto.units import LayerRange
+from odsi_proto.wire.manifest import ModelManifest, to_sidecar
+
+MANIFEST_MODE = 0o644
+"""A manifest is public: everybody may check a model against it."""
+
+
+def write_manifest(file: Path, out: Path | None, output: Output, *, force: bool) -> None:
+    """Digest ``file`` and write its manifest."""
+    target = out or sidecar_path(file)
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists: --force replaces it")
+    with GgufFile(file) as model:
+        manifest = _digest(model, output)
+    write_atomically(target, to_sidecar(manifest))
+    fields = {
+        "file": str(file),
+        "manifest": str(target),
+        "model_root": manifest.root.hex(),
+        "tensors": len(manifest.tensors),
+    }
+    human = f"model root {manifest.root.hex()}\n  {target}: {len(manifest.tensors)} tensors"
+    output.emit("manifest", fields, human=human)
+
+
+def inspect(file: Path, layers: LayerRange | None, output: Output, *, digest: bool) -> None:
+    """Show what ``file`` holds, or what of it a node of ``layers`` reads."""
+    with GgufFile(file) as model:
+        config = read_config(model)
+        manifest: ModelManifest | None = None
+        if digest:
+            manifest = _digest(model, output)
+        elif sidecar_path(file).exists():
+            manifest = load_or_build(model)
+        tensors = list(model.tensors.values())
+        if layers is not None:
+            tensors = [model.tensors[name] for name in check_layers(model, config, layers)]
+        fields = {
+            "file": str(file),
+            "bytes": file.stat().st_size,
+            "name": model.text("general.name"),
+            "licence": model.text("general.license"),
+            "model_root": None if manifest is None else manifest.root.hex(),
+            "config": asdict(config),
+        }
+    rows = [_row(info, manifest) for info in tensors]
+    output.emit("model", {**fields, "tensors": rows}, human=_summary(fields))
+    output.table(_tensor_table(rows))
+
+
+def write_atomically(target: Path, text: str) -> None:
+    """Write ``target`` so that a reader sees the whole of it or what was there before."""
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as stream:
+            temporary = Path(stream.name)
+            stream.write(text)
+            os.fchmod(stream.fileno(), MANIFEST_MODE)
+        temporary.replace(target)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConfigError(f"can not write {target}: {error.strerror}") from error
+        raise
+
+
+def _digest(model: GgufFile, output: Output) -> ModelManifest:
+    with output.progress() as progress:
+        return build_manifest(model, partial(progress, f"digesting {model.path.name}"))
+
+
+def _row(info: TensorInfo, manifest: ModelManifest | None) -> dict[str, object]:
+    entry = None if manifest is None else manifest.entry(info.name)
+    return {
+        "name": info.name,
+        "shape": list(info.shape),
+        "type": info.type.name,
+        "bytes": info.byte_count,
+        "sha256": None if entry is None else entry.sha256.hex(),
+    }
+
+
+def _summary(fields: Mapping[str, object]) -> str:
+    config = fields["config"]
+    assert isinstance(config, dict)
+    measures = "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in config.items())
+    root = fields["model_root"] or "unknown: run `odsi model manifest` on it, or add --digest"
+    return (
+        f"{fields['file']}: {fields['name'] or 'a model without a name'}\n"
+        f"  bytes: {fields['bytes']:,}\n"
+        f"  licence: {fields['licence'] or 'not stated in the file'}\n"
+        f"  model root: {root}\n{measures}"
+    )
+
+
+def _tensor_table(rows: Sequence[Mapping[str, object]]) -> Table:
+    table = Table("tensor", "shape", "type", "SHA-256", box=None)
+    table.add_column("bytes", justify="right")
+    total = 0
+    for row in rows:
+        shape, byte_count, digest = row["shape"], row["bytes"], row["sha256"]
+        assert isinstance(shape, list)
+        assert isinstance(byte_count, int)
+        total += byte_count
+        shown = digest[:16] if isinstance(digest, str) else "-"
+        table.add_row(
+            str(row["name"]), " x ".join(map(str, shape)), str(row["type"]), shown, f"{byte_count:,}"
+        )
+    table.add_section()
+    table.add_row(f"{len(rows)} tensors", "", "", "", f"{total:,}")
+    return table

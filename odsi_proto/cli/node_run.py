@@ -1,0 +1,43 @@
+"""Runs a node until it is told to stop; the half of ``odsi node`` that needs torch."""
+
+import asyncio
+
+from odsi_proto.cli.failures import Terminated
+from odsi_proto.cli.lifeline import on_end_of_input, run_until_signal
+from odsi_proto.cli.output import Output
+from odsi_proto.node.config import NodeConfig
+from odsi_proto.node.server import Node
+from odsi_proto.wire.identity import participant_text
+
+
+def serve(config: NodeConfig, output: Output, *, supervised: bool) -> None:
+    """Serve until SIGTERM, which is an orderly end, or Ctrl-C, which raises ``KeyboardInterrupt``."""
+    try:
+        run_until_signal(_serve(config, output, supervised=supervised))
+    except Terminated:
+        output.emit("stopped", {"reason": "SIGTERM"}, human="stopped")
+
+
+async def _serve(config: NodeConfig, output: Output, *, supervised: bool) -> None:
+    serving = asyncio.current_task()
+    if supervised and serving is not None:
+        on_end_of_input(serving.cancel)
+    with output.progress() as progress:
+        async with Node(config, progress=progress) as node:
+            progress.close()
+            _announce(node, config, output)
+            await node.serve_forever()
+
+
+def _announce(node: Node, config: NodeConfig, output: Output) -> None:
+    host, port = node.address
+    fields = {
+        "participant": participant_text(node.participant),
+        "host": host,
+        "port": port,
+        "layers": str(config.layers),
+        "model_root": node.model_root.hex(),
+        "peer": str(node.peer),
+    }
+    human = f"serving layers {config.layers} of {config.model.name} on {host}:{port}\n  {node.peer}"
+    output.emit("ready", fields, human=human)
