@@ -323,11 +323,14 @@ class ClientEndpoint(Endpoint):
 
     def _end(self, request: RequestId, claim: Claim, code: ErrorCode, out: list[Effect]) -> None:
         """Tell the path, and forget the request with its timers and handles."""
+        cancel = Cancel(request_id=request, lineage=claim.open.lineage, code=code)
+        message = SignedMessage.sign(self.about.signer, "cancel", cancel.encode()).encode()
+        for connection in {claim.first: None, claim.last: None}:
+            session = self._sessions.get(connection)
+            if session is not None and session.is_open:
+                self._send(session, CancelFrame(message=message), out)
         first, last = self._sessions.get(claim.first), self._sessions.get(claim.last)
-        if first is not None and first.is_open:
-            cancel = Cancel(request_id=request, lineage=claim.open.lineage, code=code)
-            message = SignedMessage.sign(self.about.signer, "cancel", cancel.encode()).encode()
-            self._send(first, CancelFrame(handle=claim.first_handle, message=message), out)
+        if first is not None:
             first.requests_out.pop(claim.first_handle, None)
         if last is not None and claim.return_handle is not None:
             last.bury(claim.return_handle)

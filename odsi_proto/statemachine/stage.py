@@ -102,7 +102,7 @@ class StageEndpoint(StageSteps):
             case RefuseFrame():
                 self._on_refuse(session, frame, now, out)
             case CancelFrame():
-                self._on_cancel(session, frame, now, out)
+                self._on_cancel(frame, out)
             case AbandonFrame():
                 record = self._by_upstream(session, frame.handle)
                 if record is not None:
@@ -243,20 +243,20 @@ class StageEndpoint(StageSteps):
             self._advance(record, RequestInput.ONWARD_REFUSED)
             self._end(record, frame.code, frame.reason, out, tell_onward=False)
 
-    def _on_cancel(self, session: Session, frame: CancelFrame, now: Micros, out: list[Effect]) -> None:
-        record = self._by_upstream(session, frame.handle)
-        if record is None:
-            return
+    def _on_cancel(self, frame: CancelFrame, out: list[Effect]) -> None:
         message = SignedMessage.decode("cancel", frame.message)
         cancel = Cancel.decode(message.body)
-        if message.signer != record.message.signer or cancel.request_id != record.id:
+        record = self._requests.get(cancel.request_id)
+        if record is None:
+            return
+        if message.signer != record.message.signer:
             raise RemoteProtocolError(
                 ErrorCode.NOT_AUTHORISED, "a CANCEL that the client did not sign", spec="REQ-015"
             )
         self._advance(record, RequestInput.CANCEL)
         onward = self._onward_session(record)
-        if onward is not None and not record.is_last and record.onward_handle is not None:
-            self._send(onward, CancelFrame(handle=record.onward_handle, message=frame.message), out)
+        if onward is not None and not record.is_last:
+            self._send(onward, frame, out)
         self._end(record, cancel.code, "cancelled by the client", out, tell_onward=False)
 
     def _on_timer(self, key: TimerKey, now: Micros, out: list[Effect]) -> None:

@@ -254,20 +254,19 @@ class StatusFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelFrame:
-    """A signed CANCEL on its way down the path."""
+    """A signed CANCEL: the client sends it to every stage it reaches, each passes it down the path."""
 
     type: ClassVar[FrameType] = FrameType.CANCEL
-    handle: Handle
     message: bytes
 
     def payload(self) -> bytes:
         """The bytes after type and length."""
-        return encode_varint(self.handle) + self.message
+        return self.message
 
     @classmethod
     def read(cls, cursor: Cursor) -> "CancelFrame":
         """From the bytes after type and length."""
-        return cls(handle=Handle(cursor.varint()), message=bytes(cursor.rest()))
+        return cls(message=bytes(cursor.rest()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,179 @@
+"""The QUIC binding alone, and the aioquic internals it relies on."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from aioquic._buffer import Buffer
+from aioquic.quic import connection as aioquic_connection
+from aioquic.quic import recovery
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.tls import Context
+
+from odsi_proto.errors import ConfigError
+from odsi_proto.limits import Limits
+from odsi_proto.node.certificate import certificate_key, certificate_sha256, make_certificate
+from odsi_proto.node.quic import QuicEndpoint
+from odsi_proto.statemachine.session import Binding
+from odsi_proto.testing import make_signer
+from odsi_proto.units import ConnectionId, Micros
+
+FAST = Limits(silence_us_max=Micros(1_000_000), keep_alive_us=Micros(200_000))
+
+
+@dataclass
+class Recorder:
+    """A handler that remembers."""
+
+    bindings: dict[ConnectionId, Binding] = field(default_factory=dict)
+    received: list[tuple[int, bytes, bool]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    happened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def connected(self, connection: ConnectionId, binding: Binding) -> None:
+        self.bindings[connection] = binding
+        self.happened.set()
+
+    def stream_data(self, connection: ConnectionId, stream: int, data: bytes, fin: bool) -> None:
+        self.received.append((stream, data, fin))
+        self.happened.set()
+
+    def stream_reset(self, connection: ConnectionId, stream: int) -> None:
+        self.happened.set()
+
+    def lost(self, connection: ConnectionId, reason: str) -> None:
+        self.reasons.append(reason)
+        self.happened.set()
+
+    def rtt_measured(self, connection: ConnectionId, rtt_min_us: Micros) -> None:
+        pass
+
+    async def wait(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            self.happened.clear()
+            await asyncio.wait_for(self.happened.wait(), 10)
+
+
+def endpoint(seed: int, recorder: Recorder, alpn: str = "odsi/1") -> QuicEndpoint:
+    return QuicEndpoint(recorder, certificate=make_certificate(make_signer(seed)), limits=FAST, alpn=alpn)
+
+
+def test_both_sides_learn_the_acceptors_key_and_certificate() -> None:
+    async def run() -> None:
+        dialler, acceptor = Recorder(), Recorder()
+        one, other = endpoint(1, dialler), endpoint(2, acceptor)
+        host, port = await other.bind("127.0.0.1", 0)
+        await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.bindings)
+        await acceptor.wait(lambda: acceptor.bindings)
+        (seen,), (own,) = dialler.bindings.values(), acceptor.bindings.values()
+        assert seen.acceptor_key == own.acceptor_key == bytes(make_signer(2).hot_key.verify_key)
+        assert seen.acceptor_certificate_sha256 == own.acceptor_certificate_sha256
+        assert (seen.is_dialler, own.is_dialler) == (True, False)
+        one.shut_down()
+        other.shut_down()
+
+    asyncio.run(run())
+
+
+def test_an_alpn_that_nobody_shares_ends_the_handshake_with_a_reason() -> None:
+    async def run() -> list[str]:
+        dialler, acceptor = Recorder(), Recorder()
+        one, other = endpoint(1, dialler, "odsi/0"), endpoint(2, acceptor)
+        host, port = await other.bind("127.0.0.1", 0)
+        await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.reasons)
+        one.shut_down()
+        other.shut_down()
+        return dialler.reasons
+
+    (reason,) = asyncio.run(run())
+    assert "ALPN" in reason
+
+
+def test_an_address_where_nobody_answers_is_lost_within_the_silence_limit() -> None:
+    async def run() -> list[str]:
+        recorder = Recorder()
+        one, silent = endpoint(1, recorder), endpoint(2, Recorder())
+        host, port = await silent.bind("127.0.0.1", 0)
+        silent.shut_down()
+        await one.dial(host, port, None)
+        await recorder.wait(lambda: recorder.reasons)
+        one.shut_down()
+        return recorder.reasons
+
+    assert asyncio.run(run()) == ["no answer within 1.0 s"]
+
+
+def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
+    async def run() -> list[tuple[int, bytes, bool]]:
+        dialler, acceptor = Recorder(), Recorder()
+        one, other = endpoint(1, dialler), endpoint(2, acceptor)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.bindings)
+        one.send_control(connection, b"control")
+        one.send_step(connection, b"header", memoryview(b"payload"))
+        one.flush()
+        await acceptor.wait(lambda: len(acceptor.received) == 2)
+        one.shut_down()
+        other.shut_down()
+        return acceptor.received
+
+    received = sorted(asyncio.run(run()))
+    assert received == [(2, b"control", False), (6, b"headerpayload", True)]
+
+
+def test_a_bidirectional_stream_closes_the_connection() -> None:
+    async def run() -> list[str]:
+        dialler, acceptor = Recorder(), Recorder()
+        one, other = endpoint(1, dialler), endpoint(2, acceptor)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.bindings)
+        link = one._links[connection]
+        link.quic.send_stream_data(link.quic.get_next_available_stream_id(), b"x")
+        one._dirty[connection] = link
+        one.flush()
+        await dialler.wait(lambda: dialler.reasons)
+        one.shut_down()
+        other.shut_down()
+        return dialler.reasons
+
+    (reason,) = asyncio.run(run())
+    assert "ORDER_VIOLATION" in reason
+    assert "bidirectional" in reason
+
+
+def test_a_port_in_use_is_a_config_error_that_names_it() -> None:
+    async def run() -> str:
+        one, other = endpoint(1, Recorder()), endpoint(2, Recorder())
+        host, port = await one.bind("127.0.0.1", 0)
+        with pytest.raises(ConfigError) as caught:
+            await other.bind(host, port)
+        one.shut_down()
+        other.shut_down()
+        return f"{port} {caught.value}"
+
+    port, message = asyncio.run(run()).split(" ", 1)
+    assert f"127.0.0.1:{port}" in message
+
+
+def test_a_certificate_carries_the_hot_key() -> None:
+    signer = make_signer(5)
+    certificate = make_certificate(signer)
+    assert certificate_key(certificate.x509) == bytes(signer.hot_key.verify_key)
+    assert certificate_sha256(certificate.x509) == certificate.sha256
+
+
+def test_aioquic_still_has_every_private_attribute_that_the_binding_uses() -> None:
+    """aioquic is pinned because of these; a new version must be checked against them."""
+    quic = aioquic_connection.QuicConnection(configuration=QuicConfiguration(is_client=True))
+    assert quic._streams == {}
+    assert quic._loss._rtt_min == float("inf")
+    assert "_peer_certificate" in inspect.getsource(Context)
+    assert 'reason_phrase="Idle timeout"' in inspect.getsource(aioquic_connection)
+    assert "max(latest_rtt, 0.001)" in inspect.getsource(recovery)  # so owd is at least 500 us
+    assert Buffer(data=b"x").eof() is False
