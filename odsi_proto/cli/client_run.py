@@ -1,5 +1,6 @@
 """Generates over nodes; the half of ``odsi generate`` and ``odsi demo`` that needs the network."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,6 @@ from odsi_proto.cli.delivery import Delivery
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.kernels.config import read_config
 from odsi_proto.kernels.gguf import GgufFile
-from odsi_proto.kernels.local import prompt_tokens
 from odsi_proto.kernels.manifest import build_manifest, sidecar_path
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.kernels.sampling import Sampling
@@ -49,9 +49,8 @@ def connect(
 async def deliver(client: Client, options: GenerationOptions, delivery: Delivery) -> None:
     """Generate what ``options`` say with a connected client."""
     how = options.sampling
-    context = client.model.config.context
-    with GgufFile(client.config.model) as file:
-        prompt_ids = prompt_tokens(file, client.tokenizer, options.prompt, chat=options.chat, context=context)
+    # In a thread: the model's chat template may take seconds, and connections want to be kept alive.
+    prompt_ids = await asyncio.to_thread(client.prompt_tokens, options.prompt, chat=options.chat)
     sampling = Sampling(temperature=how.temperature, top_p=how.top_p, seed=how.seed)
     async for item in client.generate(prompt_ids, max_tokens=options.max_tokens, sampling=sampling):
         delivery.take(item)

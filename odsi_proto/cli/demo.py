@@ -7,7 +7,7 @@ from odsi_proto.cli.lifeline import run_until_signal
 from odsi_proto.cli.output import Output
 from odsi_proto.cli.params import STAGES_MAX, examples, json_option
 
-PROMPT = "Explain in two sentences why the sky is blue."
+PROMPT = "What is a computer network? Answer in one sentence."
 MAX_TOKENS = 48
 
 

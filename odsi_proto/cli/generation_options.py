@@ -137,6 +137,10 @@ def _sampling(
 
 def _options(prompt: str | None, max_tokens: int) -> list[Callable[..., Any]]:
     prompt_help = "The prompt; - reads it from standard input."
+    # A default of None would satisfy `required`.
+    given: dict[str, Any] = (
+        {"required": True} if prompt is None else {"default": prompt, "show_default": True}
+    )
     chat_help = "Take the prompt as a user's message in the model's chat template, or as it is."
     profile_help = "What travels between stages: exact sends binary32, f16 half of that."
     return [
