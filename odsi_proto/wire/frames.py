@@ -384,7 +384,7 @@ def decode_frame(cursor: Cursor, *, payload_bytes_max: int) -> Frame:
 
 def encode_reason(reason: str) -> bytes:
     """Length and UTF-8, cut to :data:`REASON_BYTES_MAX` at a character."""
-    raw = reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore").encode()
+    raw = reason.encode(errors="replace")[:REASON_BYTES_MAX].decode(errors="ignore").encode()
     return encode_varint(len(raw)) + raw
 
 

@@ -15,6 +15,7 @@ from odsi_proto.wire.codepoints import VERSION, is_ignorable
 from odsi_proto.wire.fields import Reader
 from odsi_proto.wire.identity import KEY_BYTES, Delegation
 from odsi_proto.wire.merkle import DIGEST_BYTES
+from odsi_proto.wire.varint import VARINT_MAX
 
 REQUEST_ID_BYTES = 16
 NONCE_BYTES = 32
@@ -196,7 +197,7 @@ class Open:
         reader.constant(VERSION)
         opened = cls(
             request_id=RequestId(reader.octets(exactly=REQUEST_ID_BYTES)),
-            lineage=reader.unsigned(),
+            lineage=reader.unsigned(maximum=VARINT_MAX),
             model_root=reader.octets(exactly=DIGEST_BYTES),
             profile=reader.unsigned(),
             hash_suite=reader.unsigned(),
@@ -296,7 +297,7 @@ class Commit:
         commit = cls(
             open_digest=reader.octets(exactly=DIGEST_BYTES),
             request_id=RequestId(reader.octets(exactly=REQUEST_ID_BYTES)),
-            lineage=reader.unsigned(),
+            lineage=reader.unsigned(maximum=VARINT_MAX),
             stage=StageIndex(reader.unsigned(maximum=LIST_ITEMS_MAX - 1)),
             layers=_layers(reader),
             position_first=Position(reader.unsigned()),
@@ -340,7 +341,7 @@ class Cancel:
         reader.constant(VERSION)
         cancel = cls(
             request_id=RequestId(reader.octets(exactly=REQUEST_ID_BYTES)),
-            lineage=reader.unsigned(),
+            lineage=reader.unsigned(maximum=VARINT_MAX),
             code=reader.unsigned(),
         )
         reader.end()
