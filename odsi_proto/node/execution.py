@@ -9,11 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import structlog
+
 from odsi_proto.errors import CapacityError, OdsiError
 from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.node.driver import now_us
 from odsi_proto.statemachine.effects import Release, Reserve, Run
 from odsi_proto.units import Micros
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -34,6 +38,9 @@ class ExecutionQueue:
                 self.engine.open(effect.request, effect.positions_max)
             except CapacityError as error:
                 return str(error)
+            except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
+                log.exception("reserve failed", positions=effect.positions_max)
+                return f"no memory for {effect.positions_max} positions: {type(error).__name__}"
             return None
 
         self._submit(job, answer)
@@ -54,6 +61,9 @@ class ExecutionQueue:
                 )
             except OdsiError as error:
                 return Outcome(started_us, now_us(), None, str(error))
+            except Exception as error:
+                log.exception("bug", position=effect.position)
+                return Outcome(started_us, now_us(), None, f"internal error: {type(error).__name__}")
             return Outcome(started_us, now_us(), memoryview(rows), "")
 
         self._submit(job, answer)

@@ -7,6 +7,7 @@ turn produced shares packets.
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
@@ -158,7 +159,7 @@ class QuicEndpoint:
         """Send what is due on every connection that something happened on."""
         while self._dirty:
             _, link = self._dirty.popitem()
-            self._drain_events(link)
+            self._guarded(self._drain_events, link)
             if link.id in self._links:
                 self._dirty.pop(link.id, None)  # what its own events marked goes out now
                 self._transmit(link)
@@ -169,6 +170,15 @@ class QuicEndpoint:
         link = self._links.get(connection)
         address = link.quic.get_peer_address() if link is not None else None
         return f"{address[0]}:{address[1]}" if address else "unknown"
+
+    def _guarded(self, action: Callable[[_Link], None], link: _Link) -> None:
+        """Run what a peer's bytes set off; if it raises, that is our bug and costs one connection."""
+        try:
+            action(link)
+        except Exception:
+            log.exception("bug", peer=self.address_of(link.id))
+            self.close(link.id, ErrorCode.INTERNAL, "internal error")
+            self._handler.lost(link.id, "internal error on this side, please report the log")
 
     def _configuration(self, *, is_client: bool) -> QuicConfiguration:
         configuration = QuicConfiguration(
@@ -196,7 +206,8 @@ class QuicEndpoint:
         link = self._route(datagram, address)
         if link is None:
             return
-        link.quic.receive_datagram(datagram, address, now=self._loop.time())
+        now = self._loop.time()
+        self._guarded(lambda link: link.quic.receive_datagram(datagram, address, now=now), link)
         self._dirty[link.id] = link
 
     def _route(self, datagram: bytes, address: SocketAddress) -> _Link | None:

@@ -199,6 +199,8 @@ class IncomingStreams:
         )
 
     def _fill(self, step: _Step, body: memoryview) -> None:
+        if not body and step.payload is not None:
+            return  # a FIN on its own, after a payload that may be a view of bytes
         end = step.filled_bytes + len(body)
         if end > step.expected_bytes:
             raise Malformed(f"a step payload longer than {step.expected_bytes} bytes", spec="WIRE-021")

@@ -10,9 +10,11 @@ from odsi_proto.statemachine.effects import Effect, Run
 from odsi_proto.statemachine.session import SelfDescription
 from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing import MemoryNetwork, make_signer
-from odsi_proto.units import ConnectionId, LayerRange, Micros, RequestId
+from odsi_proto.units import ConnectionId, Handle, LayerRange, Micros, Position, RequestId, Tag
 from odsi_proto.wire.codepoints import Role
 from odsi_proto.wire.messages import Offer, StagePlan
+from odsi_proto.wire.step import StepHeader
+from odsi_proto.wire.tag import root_tag, tag_after
 from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
 
 WIDTH = 4
@@ -40,9 +42,12 @@ class Path:
     stages: list[StageEndpoint]
     limits: Limits
     first: ConnectionId = field(init=False)
+    first_at_stage: ConnectionId = field(init=False)
+    """The first stage's end of the client's connection."""
     last: ConnectionId = field(init=False)
     links: list[tuple[ConnectionId, ConnectionId]] = field(default_factory=list)
     request: RequestId = field(init=False)
+    forged_streams: int = 1_000_002
 
     def spec(self, **changes: object) -> RequestSpec:
         """What the client asks for, unless changed."""
@@ -74,7 +79,9 @@ class Path:
     def connect(self) -> None:
         """Dial as a path does: the client its first and last stage, each stage the next."""
         keys = [bytes(make_signer(i + 1).hot_key.verify_key) for i in range(len(self.stages))]
-        self.first, _ = self.network.connect(self.client, self.stages[0], acceptor_key=keys[0])
+        self.first, self.first_at_stage = self.network.connect(
+            self.client, self.stages[0], acceptor_key=keys[0]
+        )
         self.last, _ = self.network.connect(self.client, self.stages[-1], acceptor_key=keys[-1])
         for index in range(len(self.stages) - 1):
             link = self.network.connect(
@@ -97,6 +104,34 @@ class Path:
         payload = rows(len(tokens), fill)
         effects = self.client.send_step(self.request, tokens, payload, now=self.network.now)
         self.network.perform(self.client, effects)
+
+    def forge(self, header: StepHeader, fill: int = 1, payload: bytes | None = None) -> None:
+        """Hand stage 0 a step as if the client had sent it, on a stream of its own."""
+        self.forged_streams += 4
+        body = bytes(rows(header.count, fill)) if payload is None else payload
+        self.network.deliver(
+            self.stages[0], self.first_at_stage, self.forged_streams, header.encode() + body, fin=True
+        )
+        self.settle()
+
+    def header(self, position: int, count: int = 1, **changes: object) -> StepHeader:
+        """A step header with the tags that follow from positions alone, unless changed."""
+        values: dict[str, object] = {
+            "handle": Handle(0),
+            "lineage": 0,
+            "attempt": 0,
+            "position": Position(position),
+            "count": count,
+            "remaining_us": Micros(1_000_000),
+            "owd_us": Micros(0),
+            "tag_before": self.tag(position),
+            "tag_after": self.tag(position + count),
+        }
+        return StepHeader(**{**values, **changes})  # type: ignore[arg-type]
+
+    def tag(self, position: int) -> Tag:
+        """The coherence tag of a history of zeros."""
+        return tag_after(root_tag(self.request), b"", Position(0), [0] * position)
 
     def settle(self, us: int = 100_000) -> None:
         """Let what is under way arrive."""
