@@ -27,6 +27,9 @@ from odsi_proto.units import LayerRange
 
 T = TypeVar("T")
 
+PROBE_S_MAX = 20.0
+"""One token through all stages takes a tenth of a second; a swapping machine still makes this."""
+
 CAUSE_S_MAX = 0.2
 """A stage that died may be reported by its neighbour before the system reports its end."""
 
@@ -60,11 +63,19 @@ async def _generate(
         signer = ephemeral_signer(now_s=int(time.time()))
         delivery = Delivery(output)
         async with client_run.connect(path, options, signer, manifest=manifest, fixed_path=True) as client:
-            probed_s = time.monotonic()
-            await client.probe()
-            output.emit("probe", {"round_trip_us": round((time.monotonic() - probed_s) * 1e6)})
+            output.emit("probe", {"round_trip_us": await _probe(client.probe())})
             await client_run.deliver(client, options, delivery)
         return delivery.result
+
+
+async def _probe(probe: Coroutine[Any, Any, None]) -> int:
+    started_s = time.monotonic()
+    try:
+        async with asyncio.timeout(PROBE_S_MAX):
+            await probe
+    except TimeoutError as error:
+        raise RequestFailedError(f"the probe was not back within {PROBE_S_MAX:.0f} s") from error
+    return round((time.monotonic() - started_s) * 1e6)
 
 
 async def _serve(

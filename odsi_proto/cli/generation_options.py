@@ -144,9 +144,7 @@ def _options(prompt: str | None, max_tokens: int) -> list[Callable[..., Any]]:
     chat_help = "Take the prompt as a user's message in the model's chat template, or as it is."
     profile_help = "What travels between stages: exact sends binary32, f16 half of that."
     return [
-        click.option(
-            "--prompt", required=prompt is None, default=prompt, show_default=True, help=prompt_help
-        ),
+        click.option("--prompt", help=prompt_help, **given),
         click.option("--chat/--raw", "chat", default=True, show_default=True, help=chat_help),
         click.option(
             "--max-tokens",

@@ -52,7 +52,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def on_end_of_input(act: Callable[[], object]) -> None:
+def on_end_of_input(act: Callable[[], None]) -> None:
     """Call ``act`` once, in the running loop, when standard input ends: the parent let go of it."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()

@@ -1,7 +1,5 @@
 """Runs a node until it is told to stop; the half of ``odsi node`` that needs torch."""
 
-import asyncio
-
 from odsi_proto.cli.failures import Terminated
 from odsi_proto.cli.lifeline import on_end_of_input, run_until_signal
 from odsi_proto.cli.output import Output
@@ -19,11 +17,11 @@ def serve(config: NodeConfig, output: Output, *, supervised: bool) -> None:
 
 
 async def _serve(config: NodeConfig, output: Output, *, supervised: bool) -> None:
-    serving = asyncio.current_task()
-    if supervised and serving is not None:
-        on_end_of_input(serving.cancel)
     with output.progress() as progress:
-        async with Node(config, progress=progress) as node:
+        node = Node(config, progress=progress)
+        if supervised:
+            on_end_of_input(node.stop)
+        async with node:
             progress.close()
             _announce(node, config, output)
             await node.serve_forever()
