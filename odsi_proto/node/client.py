@@ -93,6 +93,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._fixed_path:
             self.path = self._peers
+        torch.set_num_threads(self.config.threads)  # counts for this thread, which runs the head
         try:
             await asyncio.to_thread(self._load)
             if self._fixed_path:
@@ -190,7 +191,6 @@ class Client:
 
     def _load(self) -> None:
         config = self.config
-        torch.set_num_threads(config.threads)
         self._file, manifest = self._open_files.enter_context(
             open_model(config.model, config.manifest, self._progress)
         )

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
+import torch
 
 from odsi_proto.errors import CapacityError, OdsiError
 from odsi_proto.kernels.engine import StageEngine
@@ -25,10 +26,14 @@ T = TypeVar("T")
 class ExecutionQueue:
     """Carries out :class:`Reserve`, :class:`Run` and :class:`Release` on one engine."""
 
-    def __init__(self, engine: StageEngine) -> None:
+    def __init__(self, engine: StageEngine, *, threads: int) -> None:
         self.engine = engine
         self._loop = asyncio.get_running_loop()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="odsi-execution")
+        # OpenMP keeps the number of compute threads for each thread that starts some: it is set here,
+        # in the thread that computes. Set elsewhere, every operator would use all cores and spin.
+        self._worker = ThreadPoolExecutor(
+            1, thread_name_prefix="odsi-execution", initializer=torch.set_num_threads, initargs=(threads,)
+        )
 
     def reserve(self, effect: Reserve, answer: Callable[[str | None], None]) -> None:
         """Set state aside; ``answer`` gets None, or why it does not fit."""

@@ -63,7 +63,7 @@ class Node:
         config = self.config
         engine, offer = await asyncio.to_thread(self._load)
         self.model_root = offer.model_root
-        self._execution = ExecutionQueue(engine)
+        self._execution = ExecutionQueue(engine, threads=config.threads)
         self._endpoint = StageEndpoint(
             about=SelfDescription(
                 signer=config.signer,

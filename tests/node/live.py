@@ -1,9 +1,16 @@
 """Three real nodes and a client in one process, over real sockets, with the real model."""
 
+import atexit
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 
+from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.manifest import build_manifest
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.client import Client
@@ -12,9 +19,20 @@ from odsi_proto.node.result import GenerationResult
 from odsi_proto.node.server import Node
 from odsi_proto.routing.path import Peer, even_cuts
 from odsi_proto.testing import UdpRelay, make_signer
+from odsi_proto.wire.manifest import to_sidecar
 from odsi_proto.wire.tensor import ActivationCodec
 
 LAYERS = 30
+
+
+@cache
+def manifest() -> Path:
+    """The default model's manifest, made once for all nodes of a test run."""
+    path = Path(mkdtemp(prefix="odsi-test-")) / "manifest.json"
+    atexit.register(shutil.rmtree, path.parent)
+    with GgufFile(default_model_path()) as file:
+        path.write_text(to_sidecar(build_manifest(file)))
+    return path
 
 
 @dataclass
@@ -39,18 +57,21 @@ def behind(node: Node, relay: UdpRelay) -> Peer:
 @asynccontextmanager
 async def swarm(stages: int = 3, *, loss: float = 0.0, connected: bool = True) -> AsyncIterator[Swarm]:
     """Start nodes from the last to the first, each connected to the next through its relay."""
-    async with AsyncExitStack() as stack:
+    # Nodes leave before their relays, so that what is in flight still arrives.
+    async with AsyncExitStack() as relay_stack, AsyncExitStack() as node_stack:
+        links = 1 if connected else 0
         nodes: list[Node] = []
         relays: list[UdpRelay] = []
         for index, layers in reversed(list(enumerate(even_cuts(LAYERS, stages)))):
             config = NodeConfig(
                 model=default_model_path(),
+                manifest=manifest(),
                 layers=layers,
                 signer=make_signer(index + 1),
-                peers=tuple(behind(n, r) for n, r in zip(nodes[:connected], relays[:connected], strict=True)),
+                peers=tuple(behind(n, r) for n, r in zip(nodes[:links], relays[:links], strict=True)),
             )
-            node = await stack.enter_async_context(Node(config))
-            relay = await stack.enter_async_context(UdpRelay(node.address, loss=loss, seed=index))
+            node = await node_stack.enter_async_context(Node(config))
+            relay = await relay_stack.enter_async_context(UdpRelay(node.address, loss=loss, seed=index))
             nodes.insert(0, node)
             relays.insert(0, relay)
         yield Swarm(nodes, relays)
@@ -58,7 +79,9 @@ async def swarm(stages: int = 3, *, loss: float = 0.0, connected: bool = True) -
 
 def client(path: Sequence[Peer], codec: ActivationCodec, *, fixed_path: bool = True) -> Client:
     """A client of the default model."""
-    config = ClientConfig(model=default_model_path(), signer=make_signer(99), codec=codec)
+    config = ClientConfig(
+        model=default_model_path(), manifest=manifest(), signer=make_signer(99), codec=codec
+    )
     return Client(config, path, fixed_path=fixed_path)
 
 
