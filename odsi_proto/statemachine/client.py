@@ -83,6 +83,8 @@ class Claim:
     state: ClaimState = CLAIM.initial
     commits: dict[StageIndex, SignedMessage] = field(default_factory=dict)
     position: Position = Position(0)
+    started_us: Micros = Micros(0)
+    """When the first step was sent: the chunks of a prompt share one budget."""
     tag: Tag = Tag(b"")
     awaited: dict[Position, StepHeader] = field(default_factory=dict)
     """Steps sent whose rows have not come back; bounded by what the caller has in flight."""
@@ -149,10 +151,13 @@ class ClientEndpoint(Endpoint):
         if claim.position + len(tokens) > claim.open.positions_max:
             raise LocalProtocolError(f"the request is open for {claim.open.positions_max} positions")
         session = self._established(claim.first)
-        is_first = not claim.position or bool(claim.awaited)
-        kind = DeadlineKind.FIRST_TOKEN if is_first else DeadlineKind.PER_TOKEN
-        budget_us = claim.open.budget_us(kind)
-        assert budget_us is not None, "open() sets both"
+        if not claim.position:
+            claim.started_us = now
+        is_prompt = not claim.position or bool(claim.awaited)
+        kind = DeadlineKind.FIRST_TOKEN if is_prompt else DeadlineKind.PER_TOKEN
+        whole_us = claim.open.budget_us(kind)
+        assert whole_us is not None, "open() sets both"
+        budget_us = max(0, whole_us - (now - claim.started_us)) if is_prompt else whole_us
         header = StepHeader(
             handle=claim.first_handle,
             lineage=claim.open.lineage,

@@ -13,6 +13,7 @@ from odsi_proto.statemachine.effects import (
     SendStep,
     StatusArrived,
 )
+from odsi_proto.units import Micros
 from odsi_proto.wire.codepoints import ErrorCode
 
 
@@ -114,3 +115,13 @@ def test_a_model_mismatch_names_both_digests(path: Path) -> None:
     (failed,) = path.seen(RequestFailed)
     assert bytes(32).hex() in failed.reason
     assert bytes(range(32)).hex() in failed.reason
+
+
+@pytest.mark.spec("TIME-002")
+def test_the_chunks_of_a_prompt_share_one_budget(path: Path) -> None:
+    path.open()
+    path.send([11])
+    path.network.now = Micros(path.network.now + 400)
+    path.send([12])
+    first, second = path.seen(SendStep)
+    assert first.remaining_us - second.remaining_us == 400
