@@ -59,7 +59,7 @@ class StepHeader:
         return Position(self.position + self.count)
 
     # Both directions run for every token at every stage. What is usual (numbers of one byte, a position
-    # of two, durations of four) is done in place; only the rest costs a call.
+    # and a delay of two, a budget of four) is done in place; only the rest costs a call.
 
     def encode(self) -> bytes:
         """The header as it travels, stream type included."""
@@ -75,9 +75,7 @@ class StepHeader:
                 _pack_u32(us | _U32_SIZE)
                 if 0x4000 <= (us := self.remaining_us) < 0x4000_0000
                 else encode_varint(us),
-                _pack_u32(us | _U32_SIZE)
-                if 0x4000 <= (us := self.owd_us) < 0x4000_0000
-                else encode_varint(us),
+                _pack_u16(us | 0x4000) if 0x40 <= (us := self.owd_us) < 0x4000 else encode_varint(us),
                 self.tag_before,
                 self.tag_after,
                 encode_varint(len(extension)) + extension if extension else b"\0",
@@ -114,8 +112,8 @@ class StepHeader:
                 remaining_us, at = _unpack_u32(buffer, at)[0] & 0x3FFF_FFFF, at + 4
             else:
                 remaining_us, at = read_varint(buffer, at)
-            if 0x80 <= buffer[at] < 0xC0:
-                owd_us, at = _unpack_u32(buffer, at)[0] & 0x3FFF_FFFF, at + 4
+            if 0x40 <= (owd_us := buffer[at]) < 0x80:
+                owd_us, at = (owd_us & 0x3F) << 8 | buffer[at + 1], at + 2
             else:
                 owd_us, at = read_varint(buffer, at)
             draft.tag_before, draft.tag_after, length = _unpack_tags_and_length(buffer, at)

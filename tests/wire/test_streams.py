@@ -1,0 +1,188 @@
+"""Bytes of streams through the core: payloads are passed on, not copied, and lengths are bounded."""
+
+import pytest
+from wire.test_step import HEADER
+
+from odsi_proto.errors import Malformed, RemoteProtocolError
+from odsi_proto.limits import Limits
+from odsi_proto.statemachine.streams import Arrival, ArrivedStep, IncomingStreams, UnwantedStream
+from odsi_proto.units import Micros
+from odsi_proto.wire.frames import GoawayFrame, UnknownFrame, encode_frame
+from odsi_proto.wire.step import STEP_HEADER_BYTES_MAX, StepHeader
+
+PAYLOAD = bytes(range(256)) * 5
+HEAD = HEADER.encode()
+
+
+def receive(
+    streams: IncomingStreams,
+    data: bytes,
+    *,
+    stream: int = 2,
+    fin: bool = False,
+    payload_bytes: int | None = len(PAYLOAD),
+    hello_seen: bool = True,
+) -> list[Arrival]:
+    def admit(header: StepHeader) -> int | None:
+        assert header == HEADER
+        return payload_bytes
+
+    found = streams.receive(stream, data, fin=fin, hello_seen=hello_seen, admit=admit, now=Micros(7))
+    return list(found)
+
+
+def arrived_in(pieces: list[bytes]) -> ArrivedStep:
+    streams = IncomingStreams(Limits())
+    *before, last = pieces
+    for piece in before:
+        assert receive(streams, piece) == []
+    (step,) = receive(streams, last, fin=True)
+    assert isinstance(step, ArrivedStep)
+    return step
+
+
+def test_a_step_in_one_piece_hands_on_a_view_of_what_was_behind_the_stream_type() -> None:
+    step = arrived_in([HEAD + PAYLOAD])
+    assert isinstance(step.payload.obj, bytes)
+    assert len(step.payload.obj) == len(HEAD) - 1 + len(PAYLOAD)
+    assert step.payload == PAYLOAD
+
+
+@pytest.mark.xfail(strict=True, reason="IncomingStreams._open cuts the stream type off with a copy")
+def test_a_step_in_one_piece_is_never_copied() -> None:
+    piece = HEAD + PAYLOAD
+    assert arrived_in([piece]).payload.obj is piece
+
+
+@pytest.mark.xfail(strict=True, reason="IncomingStreams._fill allocates when the header came alone")
+def test_a_payload_in_one_piece_behind_its_header_is_never_copied() -> None:
+    piece = bytes(bytearray(PAYLOAD))
+    assert arrived_in([HEAD, piece]).payload.obj is piece
+
+
+def test_a_payload_in_pieces_is_put_together_in_one_buffer_of_its_size() -> None:
+    step = arrived_in([HEAD + PAYLOAD[:10], PAYLOAD[10:500], PAYLOAD[500:]])
+    assert isinstance(step.payload.obj, bytearray)
+    assert len(step.payload.obj) == len(PAYLOAD)
+    assert step.payload == PAYLOAD
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 31])
+def test_a_step_may_come_in_any_pieces(size: int) -> None:
+    raw = HEAD + PAYLOAD
+    step = arrived_in([raw[at : at + size] for at in range(0, len(raw), size)])
+    assert (step.header, step.payload) == (HEADER, PAYLOAD)
+
+
+@pytest.mark.spec("WIRE-021")
+def test_one_byte_too_many_is_malformed_before_fin() -> None:
+    with pytest.raises(Malformed, match="longer than"):
+        receive(IncomingStreams(Limits()), HEAD + PAYLOAD + b"x")
+
+
+@pytest.mark.spec("WIRE-021")
+def test_one_byte_too_few_is_malformed_at_fin() -> None:
+    with pytest.raises(Malformed, match="expected"):
+        receive(IncomingStreams(Limits()), HEAD + PAYLOAD[:-1], fin=True)
+
+
+@pytest.mark.spec("WIRE-020")
+@pytest.mark.parametrize("size", [1, 2, len(HEAD) - 1])
+def test_a_stream_that_ends_inside_its_header_is_malformed(size: int) -> None:
+    with pytest.raises(Malformed, match="header"):
+        receive(IncomingStreams(Limits()), HEAD[:size], fin=True)
+
+
+@pytest.mark.spec("WIRE-041")
+def test_a_header_is_never_buffered_beyond_its_bound() -> None:
+    longest = b"\x02" + (b"\xc0" + bytes(7)) * 7 + bytes(16) + b"\xc0" + bytes(6)
+    streams = IncomingStreams(Limits())
+    assert len(longest) < STEP_HEADER_BYTES_MAX
+    assert receive(streams, longest) == []
+
+
+@pytest.mark.spec("WIRE-013")
+def test_a_stream_that_ends_before_its_type_is_complete_is_ignored() -> None:
+    streams = IncomingStreams(Limits())
+    assert receive(streams, b"\x40") == []
+    assert receive(streams, b"", fin=True) == []
+    assert receive(streams, b"", stream=6, fin=True) == []
+
+
+@pytest.mark.spec("WIRE-012")
+def test_a_stream_of_an_unknown_odd_type_is_read_no_further() -> None:
+    streams = IncomingStreams(Limits())
+    assert receive(streams, b"\x1b") == [UnwantedStream(stream=2)]
+    assert receive(streams, b"more", fin=True) == []
+
+
+@pytest.mark.spec("WIRE-012")
+def test_a_stream_of_an_unknown_even_type_is_a_breach() -> None:
+    with pytest.raises(RemoteProtocolError, match="0x1a"):
+        receive(IncomingStreams(Limits()), b"\x1a")
+
+
+@pytest.mark.spec("WIRE-010")
+def test_a_second_control_stream_is_a_breach() -> None:
+    streams = IncomingStreams(Limits())
+    receive(streams, b"\x00")
+    with pytest.raises(RemoteProtocolError, match="second control"):
+        receive(streams, b"\x00", stream=6)
+
+
+@pytest.mark.spec("WIRE-010")
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_the_end_of_the_control_stream_is_a_breach(end: str) -> None:
+    streams = IncomingStreams(Limits())
+    receive(streams, b"\x00")
+    with pytest.raises(RemoteProtocolError, match="control stream"):
+        streams.reset(2) if end == "reset" else receive(streams, b"", fin=True)
+
+
+def test_frames_come_out_one_by_one_however_they_came_in() -> None:
+    sent = [
+        GoawayFrame(code=0, reason="bye"),
+        UnknownFrame(type=27, body=b"g"),
+        GoawayFrame(code=1, reason=""),
+    ]
+    raw = b"\x00" + b"".join(map(encode_frame, sent))
+    streams = IncomingStreams(Limits())
+    found = [frame for at in range(len(raw)) for frame in receive(streams, raw[at : at + 1])]
+    assert found == sent
+
+
+@pytest.mark.spec("WIRE-005")
+def test_the_first_frame_gets_less_room_than_later_ones() -> None:
+    limits = Limits(hello_bytes_max=8)
+    small, large = UnknownFrame(type=27, body=bytes(8)), UnknownFrame(type=27, body=bytes(9))
+    found = receive(
+        IncomingStreams(limits), b"\x00" + encode_frame(small) + encode_frame(large), hello_seen=False
+    )
+    assert found == [small, large]
+    with pytest.raises(Malformed, match="at most 8"):
+        receive(IncomingStreams(limits), b"\x00" + encode_frame(large), hello_seen=False)
+
+
+@pytest.mark.spec("WIRE-011")
+def test_streams_are_taken_up_to_the_limit_and_not_one_more() -> None:
+    streams = IncomingStreams(Limits(streams_per_connection_max=2))
+    receive(streams, b"\x02")
+    receive(streams, b"\x1b", stream=6)
+    with pytest.raises(RemoteProtocolError, match="too many"):
+        receive(streams, b"\x02", stream=10)
+
+
+@pytest.mark.spec("WIRE-022")
+def test_a_step_that_is_not_admitted_is_read_no_further() -> None:
+    streams = IncomingStreams(Limits())
+    assert receive(streams, HEAD + b"abc", payload_bytes=None) == [UnwantedStream(stream=2)]
+    assert receive(streams, b"def", fin=True) == []
+
+
+@pytest.mark.spec("WIRE-016")
+def test_a_step_that_is_reset_is_forgotten() -> None:
+    streams = IncomingStreams(Limits(streams_per_connection_max=1))
+    receive(streams, HEAD + b"abc")
+    streams.reset(2)
+    (step,) = receive(streams, HEAD + PAYLOAD, fin=True)
+    assert isinstance(step, ArrivedStep)
