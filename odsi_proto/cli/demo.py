@@ -23,7 +23,7 @@ MAX_TOKENS = 48
     type=click.IntRange(1, STAGES_MAX),
     default=3,
     show_default=True,
-    help="Processes to cut it into.",
+    help="Processes to cut the model into.",
 )
 @generation_options(prompt=PROMPT, max_tokens=MAX_TOKENS)
 @json_option

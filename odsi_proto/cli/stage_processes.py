@@ -96,6 +96,8 @@ class StageProcess:
         await self._collecting
         if code < 0:
             return PeerError(f"{self.name} was killed by {signal.Signals(-code).name}")
+        if code == 0:
+            return PeerError(f"{self.name} was told to stop, by somebody else")
         lines = self._errors.decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")
         reason = last.removeprefix("odsi: error: ")
