@@ -6,6 +6,7 @@ from pathlib import Path
 
 from odsi_proto.cli.delivery import Delivery
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
+from odsi_proto.cli.output import ProgressBar
 from odsi_proto.kernels.config import read_config
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.manifest import build_manifest, sidecar_path
@@ -20,30 +21,32 @@ from odsi_proto.wire.manifest import to_sidecar
 
 
 async def run_over(
-    peers: Sequence[Peer], options: GenerationOptions, signer: Signer, delivery: Delivery, *, fixed_path: bool
-) -> None:
-    """Generate over ``peers``: in their order, or along a path found among them."""
-    async with connect(peers, options, signer, fixed_path=fixed_path) as client:
-        await deliver(client, options, delivery)
-
-
-def connect(
     peers: Sequence[Peer],
     options: GenerationOptions,
     signer: Signer,
+    delivery: Delivery,
+    progress: ProgressBar,
     *,
-    manifest: Path | None = None,
     fixed_path: bool,
-) -> Client:
-    """A client for ``options``, to be entered."""
-    config = ClientConfig(
+) -> None:
+    """Generate over ``peers``: in their order, or along a path found among them."""
+    config = client_config(options, signer)
+    async with Client(config, peers, fixed_path=fixed_path, progress=progress) as client:
+        progress.close()
+        await deliver(client, options, delivery)
+
+
+def client_config(
+    options: GenerationOptions, signer: Signer, *, manifest: Path | None = None
+) -> ClientConfig:
+    """What a client that generates ``options`` is told."""
+    return ClientConfig(
         model=options.model or default_model_path(),
         signer=signer,
         codec=options.codec(PROFILE_DEFAULT),
         manifest=manifest,
         threads=options.threads,
     )
-    return Client(config, peers, fixed_path=fixed_path)
 
 
 async def deliver(client: Client, options: GenerationOptions, delivery: Delivery) -> None:

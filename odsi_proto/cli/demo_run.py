@@ -56,13 +56,15 @@ async def _generate(
     stages: Sequence[StageProcess], model: Path, options: GenerationOptions, output: Output
 ) -> GenerationResult:
     from odsi_proto.cli import client_run  # noqa: PLC0415
+    from odsi_proto.node.client import Client  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="odsi-demo-") as directory:
         cuts, manifest = client_run.prepare(model, len(stages), Path(directory))
         path = await _serve(stages, cuts, model, manifest, output)
         signer = ephemeral_signer(now_s=int(time.time()))
         delivery = Delivery(output)
-        async with client_run.connect(path, options, signer, manifest=manifest, fixed_path=True) as client:
+        config = client_run.client_config(options, signer, manifest=manifest)
+        async with Client(config, path, fixed_path=True) as client:
             output.emit("probe", {"round_trip_us": await _probe(client.probe())})
             await client_run.deliver(client, options, delivery)
         return delivery.result

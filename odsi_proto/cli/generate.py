@@ -9,7 +9,7 @@ from odsi_proto.cli.delivery import Delivery, result_fields, summary
 from odsi_proto.cli.generation_options import GenerationOptions, generation_options
 from odsi_proto.cli.lifeline import die_with_parent, run_until_signal
 from odsi_proto.cli.logs import configure_logs
-from odsi_proto.cli.output import Output
+from odsi_proto.cli.output import Output, ProgressBar
 from odsi_proto.cli.params import CUTS, FILE, PATH, PEER, STAGES_MAX, examples, json_option, log_level_option
 from odsi_proto.node.identity_files import ephemeral_signer, load_signer
 from odsi_proto.routing.path import Peer
@@ -67,22 +67,29 @@ def generate(
     configure_logs(log_level, as_json=as_json)
     with Output(as_json=as_json) as output:
         delivery = Delivery(output)
-        if local:
-            _generate_locally(options, delivery, stages=stages, cuts=cuts)
-        else:
-            _generate_over(path or peers, options, signer, delivery, fixed_path=path is not None)
+        # What is wrong with the arguments has been said; only now wait two seconds for torch.
+        with output.progress() as progress:
+            if local:
+                _generate_locally(options, delivery, progress, stages=stages, cuts=cuts)
+            else:
+                fixed = path is not None
+                _generate_over(path or peers, options, signer, delivery, progress, fixed_path=fixed)
         output.emit("result", {**result_fields(delivery.result), "seed": options.sampling.seed})
         output.note(summary(delivery.result))
 
 
 def _generate_locally(
-    options: GenerationOptions, delivery: Delivery, *, stages: int | None, cuts: tuple[int, ...] | None
+    options: GenerationOptions,
+    delivery: Delivery,
+    progress: ProgressBar,
+    *,
+    stages: int | None,
+    cuts: tuple[int, ...] | None,
 ) -> None:
-    from odsi_proto.cli.local_run import run_locally  # noqa: PLC0415  # torch: not before it is needed
+    from odsi_proto.cli.local_run import run_locally  # noqa: PLC0415
 
-    with delivery.output.progress() as progress:
-        for item in run_locally(options, stages=stages, cuts=cuts, progress=progress):
-            delivery.take(item)
+    for item in run_locally(options, stages=stages, cuts=cuts, progress=progress):
+        delivery.take(item)
 
 
 def _generate_over(
@@ -90,12 +97,13 @@ def _generate_over(
     options: GenerationOptions,
     signer: Signer,
     delivery: Delivery,
+    progress: ProgressBar,
     *,
     fixed_path: bool,
 ) -> None:
-    from odsi_proto.cli.client_run import run_over  # noqa: PLC0415  # torch: not before it is needed
+    from odsi_proto.cli.client_run import run_over  # noqa: PLC0415
 
-    run_until_signal(run_over(peers, options, signer, delivery, fixed_path=fixed_path))
+    run_until_signal(run_over(peers, options, signer, delivery, progress, fixed_path=fixed_path))
 
 
 def _check_place(*, path: tuple[Peer, ...] | None, peers: tuple[Peer, ...], local: bool) -> None:

@@ -100,11 +100,13 @@ def node(
         settings = settings.over(_settings_from_parent())
     signer = _signer(settings, ephemeral=ephemeral)
     node_config = settings.config(signer=signer, default_model=default_model_path)
-    # What is wrong with the arguments has been said; only now wait two seconds for torch.
-    from odsi_proto.cli import node_run  # noqa: PLC0415
-
     configure_logs(log_level, as_json=as_json)
-    node_run.serve(node_config, Output(as_json=as_json), supervised=supervised)
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        # What is wrong with the arguments has been said; only now wait two seconds for torch.
+        from odsi_proto.cli import node_run  # noqa: PLC0415
+
+        node_run.serve(node_config, output, progress, supervised=supervised)
 
 
 def _signer(settings: NodeSettings, *, ephemeral: bool) -> Signer:

@@ -2,29 +2,28 @@
 
 from odsi_proto.cli.failures import Terminated
 from odsi_proto.cli.lifeline import on_end_of_input, run_until_signal
-from odsi_proto.cli.output import Output
+from odsi_proto.cli.output import Output, ProgressBar
 from odsi_proto.node.config import NodeConfig
 from odsi_proto.node.server import Node
 from odsi_proto.wire.identity import participant_text
 
 
-def serve(config: NodeConfig, output: Output, *, supervised: bool) -> None:
+def serve(config: NodeConfig, output: Output, progress: ProgressBar, *, supervised: bool) -> None:
     """Serve until SIGTERM, which is an orderly end, or Ctrl-C, which raises ``KeyboardInterrupt``."""
     try:
-        run_until_signal(_serve(config, output, supervised=supervised))
+        run_until_signal(_serve(config, output, progress, supervised=supervised))
     except Terminated:
         output.emit("stopped", {"reason": "SIGTERM"}, human="stopped")
 
 
-async def _serve(config: NodeConfig, output: Output, *, supervised: bool) -> None:
-    with output.progress() as progress:
-        node = Node(config, progress=progress)
-        if supervised:
-            on_end_of_input(node.stop)
-        async with node:
-            progress.close()
-            _announce(node, config, output)
-            await node.serve_forever()
+async def _serve(config: NodeConfig, output: Output, progress: ProgressBar, *, supervised: bool) -> None:
+    node = Node(config, progress=progress)
+    if supervised:
+        on_end_of_input(node.stop)
+    async with node:
+        progress.close()
+        _announce(node, config, output)
+        await node.serve_forever()
 
 
 def _announce(node: Node, config: NodeConfig, output: Output) -> None:

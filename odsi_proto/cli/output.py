@@ -7,7 +7,7 @@ model or a peer is stripped of control characters before a terminal interprets t
 
 import json
 import sys
-import time
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -87,7 +87,9 @@ class Output:
     @contextmanager
     def progress(self) -> Iterator["ProgressBar"]:
         """A bar on standard error, for people at a terminal, once it has taken long enough."""
-        bar = ProgressBar(enabled=not self.as_json and sys.stderr.isatty())
+        bar = ProgressBar()
+        if not self.as_json and sys.stderr.isatty():
+            bar.show_later()
         try:
             yield bar
         finally:
@@ -107,35 +109,53 @@ class Output:
 
 
 class ProgressBar:
-    """Shows how far something is; call it with what is done, how much of it, and out of how much."""
+    """Shows how far something is; call it with what is done, how much of it, and out of how much.
 
-    def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
-        self._started_s = time.monotonic()
+    The bar comes up by itself, because the longest wait, importing torch, calls nobody.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # the timer and whoever does the work are other threads
+        self._timer = threading.Timer(PROGRESS_AFTER_S, self._show)
+        self._timer.daemon = True
+        self._state: tuple[str, int, int | None] = ("starting", 0, None)
         self._bar: Progress | None = None
+        self._is_closed = False
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """``done`` of ``total`` units of ``what`` are finished."""
-        if not self._enabled or time.monotonic() - self._started_s < PROGRESS_AFTER_S:
-            return
-        bar = self._shown(total)
-        bar.update(bar.task_ids[0], description=what, completed=done, total=total, refresh=True)
+        with self._lock:
+            self._state = (what, done, total)
+            self._update()
+
+    def show_later(self) -> None:
+        """Bring the bar up unless it is closed before."""
+        self._timer.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Take the bar away, for good."""
+        self._timer.cancel()
+        with self._lock:
+            self._is_closed = True
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    def _show(self) -> None:
+        from rich.console import Console  # noqa: PLC0415  # see TYPE_CHECKING above
+        from rich.progress import Progress  # noqa: PLC0415
+
+        with self._lock:
+            if not self._is_closed:
+                self._bar = Progress(console=Console(stderr=True), transient=True)
+                self._bar.add_task("")
+                self._update()
+                self._bar.start()
+
+    def _update(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _shown(self, total: int) -> "Progress":
-        if self._bar is None:
-            from rich.console import Console  # noqa: PLC0415  # see TYPE_CHECKING above
-            from rich.progress import Progress  # noqa: PLC0415
-
-            self._bar = Progress(console=Console(stderr=True), transient=True, auto_refresh=False)
-            self._bar.add_task("", total=total)
-            self._bar.start()
-        return self._bar
+            what, done, total = self._state
+            self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=total)
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> None:
