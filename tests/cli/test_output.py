@@ -50,7 +50,8 @@ def test_text_that_breaks_off_ends_its_line(capsys: pytest.CaptureFixture[str]) 
             output.stream("token", {}, text="Hel")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
 
     assert capsys.readouterr().out == "Hel\n"
 
