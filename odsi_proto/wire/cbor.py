@@ -36,13 +36,13 @@ def decode(data: bytes | memoryview) -> Value:
     buffer = bytes(data)
     value, end, _ = _item(buffer, 0, DEPTH_MAX, ITEMS_MAX)
     if end != len(buffer):
-        raise Malformed(f"{len(buffer) - end} bytes after the CBOR body")
+        raise Malformed(f"{len(buffer) - end} bytes after the CBOR body", spec="CBOR-002")
     return value
 
 
 def _item(buffer: bytes, at: int, depth_left: int, items_left: int) -> tuple[Value, int, int]:
     if items_left <= 0:
-        raise Malformed(f"more than {ITEMS_MAX} items in a CBOR body")
+        raise Malformed(f"more than {ITEMS_MAX} items in a CBOR body", spec="CBOR-003")
     major, argument, at = _head(buffer, at)
     items_left -= 1
     match major:
@@ -51,20 +51,20 @@ def _item(buffer: bytes, at: int, depth_left: int, items_left: int) -> tuple[Val
         case 2 | 3:  # byte string, text
             end = at + argument
             if end > len(buffer):
-                raise Malformed("a CBOR string runs past the end of its body")
+                raise Malformed("a CBOR string runs past the end of its body", spec="CBOR-002")
             return _string(major, buffer[at:end]), end, items_left
         case 4:  # array
             if depth_left <= 0:
-                raise Malformed(f"CBOR arrays nest deeper than {DEPTH_MAX}")
+                raise Malformed(f"CBOR arrays nest deeper than {DEPTH_MAX}", spec="CBOR-003")
             if argument > len(buffer) - at:  # an item takes a byte at least
-                raise Malformed("a CBOR array runs past the end of its body")
+                raise Malformed("a CBOR array runs past the end of its body", spec="CBOR-002")
             items: list[Value] = []
             for _ in range(argument):
                 value, at, items_left = _item(buffer, at, depth_left - 1, items_left)
                 items.append(value)
             return tuple(items), at, items_left
         case _:
-            raise Malformed(f"CBOR major type {major} is not used in signed bodies")
+            raise Malformed(f"CBOR major type {major} is not used in signed bodies", spec="CBOR-002")
 
 
 def _string(major: int, raw: bytes) -> Value:
@@ -73,22 +73,22 @@ def _string(major: int, raw: bytes) -> Value:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed("CBOR text that is not UTF-8") from error
+        raise Malformed("CBOR text that is not UTF-8", spec="CBOR-002") from error
 
 
 def _head(buffer: bytes, at: int) -> tuple[int, int, int]:
     if at >= len(buffer):
-        raise Malformed("a CBOR body ends inside an item")
+        raise Malformed("a CBOR body ends inside an item", spec="CBOR-002")
     major, information = buffer[at] >> 5, buffer[at] & 0x1F
     at += 1
     if information < 24:
         return major, information, at
     if information > 27:
-        raise Malformed("CBOR of indefinite length or with reserved bits")
+        raise Malformed("CBOR of indefinite length or with reserved bits", spec="CBOR-002")
     size = 1 << (information - 24)
     if at + size > len(buffer):
-        raise Malformed("a CBOR body ends inside an item")
+        raise Malformed("a CBOR body ends inside an item", spec="CBOR-002")
     argument = int.from_bytes(buffer[at : at + size], "big")
     if argument < (24 if size == 1 else 1 << (4 * size)):
-        raise Malformed("a CBOR number is longer than it need be")
+        raise Malformed("a CBOR number is longer than it need be", spec="CBOR-002")
     return major, argument, at + size

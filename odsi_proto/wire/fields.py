@@ -16,7 +16,7 @@ class Reader:
 
     def __init__(self, value: Value, message: str) -> None:
         if not isinstance(value, tuple):
-            raise Malformed(f"the {message} is not an array")
+            raise Malformed(f"the {message} is not an array", spec="CBOR-004")
         self._items = value
         self._message = message
         self._at = 0
@@ -63,7 +63,9 @@ class Reader:
     def end(self) -> None:
         """There is nothing more."""
         if self._at != len(self._items):
-            raise Malformed(f"the {self._message} has {len(self._items)} fields, expected {self._at}")
+            raise Malformed(
+                f"the {self._message} has {len(self._items)} fields, expected {self._at}", spec="CBOR-004"
+            )
 
     def _record(self, item: Value, read: Callable[["Reader"], T]) -> T:
         reader = Reader(item, self._message)
@@ -73,10 +75,10 @@ class Reader:
 
     def _next(self) -> Value:
         if self._at >= len(self._items):
-            raise Malformed(f"the {self._message} ends after {self._at} fields")
+            raise Malformed(f"the {self._message} ends after {self._at} fields", spec="CBOR-004")
         item: Value = self._items[self._at]
         self._at += 1
         return item
 
     def _wrong(self, expected: str) -> Malformed:
-        return Malformed(f"field {self._at - 1} of the {self._message} is not {expected}")
+        return Malformed(f"field {self._at - 1} of the {self._message} is not {expected}", spec="CBOR-004")

@@ -247,7 +247,7 @@ class StatusFrame:
         records: list[StatusRecord] = []
         while cursor.left:
             if len(records) == STATUS_RECORDS_MAX:
-                raise Malformed(f"more than {STATUS_RECORDS_MAX} records in a STATUS")
+                raise Malformed(f"more than {STATUS_RECORDS_MAX} records in a STATUS", spec="WIRE-004")
             records.append(StatusRecord.read(cursor))
         return cls(handle=handle, records=tuple(records))
 
@@ -368,7 +368,10 @@ def decode_frame(cursor: Cursor, *, payload_bytes_max: int) -> Frame:
     """The next frame; ``Incomplete`` if it is not all there, ``Malformed`` if it never can be."""
     frame_type, length = cursor.varint(), cursor.varint()
     if length > payload_bytes_max:
-        raise Malformed(f"a frame of type {frame_type:#x} with {length} bytes, at most {payload_bytes_max}")
+        raise Malformed(
+            f"a frame of type {frame_type:#x} with {length} bytes, at most {payload_bytes_max}",
+            spec="WIRE-013",
+        )
     payload = Cursor(cursor.take(length))
     frame_class = FRAMES.get(frame_type)
     if frame_class is None:
@@ -377,7 +380,7 @@ def decode_frame(cursor: Cursor, *, payload_bytes_max: int) -> Frame:
     try:
         frame = frame_class.read(payload)
     except Incomplete as error:
-        raise Malformed(f"a {name} frame ends inside a field") from error
+        raise Malformed(f"a {name} frame ends inside a field", spec="WIRE-004") from error
     payload.end(f"{name} frame")
     return frame
 
@@ -392,18 +395,18 @@ def _reason(cursor: Cursor) -> str:
     try:
         return _bounded(cursor, REASON_BYTES_MAX).decode()
     except UnicodeDecodeError as error:
-        raise Malformed("a reason that is not UTF-8") from error
+        raise Malformed("a reason that is not UTF-8", spec="WIRE-004") from error
 
 
 def _bounded(cursor: Cursor, max_bytes: int) -> bytes:
     length = cursor.varint()
     if length > max_bytes:
-        raise Malformed(f"a field of {length} bytes, at most {max_bytes}")
+        raise Malformed(f"a field of {length} bytes, at most {max_bytes}", spec="WIRE-004")
     return bytes(cursor.take(length))
 
 
 def _stage(cursor: Cursor) -> StageIndex:
     stage = cursor.varint()
     if stage >= LIST_ITEMS_MAX:
-        raise Malformed(f"stage {stage} of at most {LIST_ITEMS_MAX}")
+        raise Malformed(f"stage {stage} of at most {LIST_ITEMS_MAX}", spec="WIRE-004")
     return StageIndex(stage)

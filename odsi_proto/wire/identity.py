@@ -107,7 +107,7 @@ class Delegation:
         )
         inner.end()
         if not signature_is_valid(delegation.participant, delegation._digest(), signature):
-            raise Malformed("the delegation is not signed by its participant")
+            raise Malformed("the delegation is not signed by its participant", spec="ID-008")
         return delegation
 
     @classmethod
@@ -217,5 +217,5 @@ class SignedMessage:
         )
         reader.end()
         if not signature_is_valid(message.delegation.hot_key, message.digest, message.signature):
-            raise Malformed(f"the {domain} message is not signed by the hot key it names")
+            raise Malformed(f"the {domain} message is not signed by the hot key it names", spec="ID-010")
         return message

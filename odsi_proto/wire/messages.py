@@ -218,9 +218,13 @@ class Open:
         )
         reader.end()
         if not opened.stages or len(opened.codecs) != len(opened.stages) + 1:
-            raise Malformed(f"an OPEN of {len(opened.stages)} stages with {len(opened.codecs)} codecs")
+            raise Malformed(
+                f"an OPEN of {len(opened.stages)} stages with {len(opened.codecs)} codecs", spec="REQ-040"
+            )
         if not opened.width or not opened.positions_max or not opened.rows_returned_max:
-            raise Malformed("an OPEN for nothing: width, positions and rows returned are at least 1")
+            raise Malformed(
+                "an OPEN for nothing: width, positions and rows returned are at least 1", spec="CBOR-004"
+            )
         return opened
 
     def budget_us(self, kind: int) -> Micros | None:
@@ -357,7 +361,7 @@ def _unsigned_list(reader: Reader, *, max_items: int = LIST_ITEMS_MAX) -> tuple[
 def _optional_digest(reader: Reader) -> bytes:
     digest = reader.octets(max_bytes=DIGEST_BYTES)
     if len(digest) not in {0, DIGEST_BYTES}:
-        raise Malformed(f"a digest of {len(digest)} bytes, expected {DIGEST_BYTES} or none")
+        raise Malformed(f"a digest of {len(digest)} bytes, expected {DIGEST_BYTES} or none", spec="CBOR-004")
     return digest
 
 
@@ -366,7 +370,7 @@ def _layers(reader: Reader) -> LayerRange:
     try:
         return LayerRange(first, end)
     except ConfigError as error:
-        raise Malformed(str(error)) from error
+        raise Malformed(str(error), spec="CBOR-004") from error
 
 
 def _offer(reader: Reader) -> Offer:
