@@ -23,7 +23,6 @@ from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.node.identity_files import ephemeral_signer
 from odsi_proto.node.result import GenerationResult
 from odsi_proto.routing.path import Peer
-from odsi_proto.units import LayerRange
 
 T = TypeVar("T")
 
@@ -60,7 +59,13 @@ async def _generate(
 
     with tempfile.TemporaryDirectory(prefix="odsi-demo-") as directory:
         cuts, manifest = client_run.prepare(model, len(stages), Path(directory))
-        path = await _serve(stages, cuts, model, manifest, output)
+        path: list[Peer] = []
+        for stage, layers in zip(reversed(stages), reversed(cuts), strict=True):
+            # The last stage first, so that each can dial those after it.
+            settings = StageSettings(
+                model=model, manifest=manifest, layers=layers, peers=tuple(path), threads=options.threads
+            )
+            path.insert(0, await _serve(stage, settings, output))
         signer = ephemeral_signer(now_s=int(time.time()))
         delivery = Delivery(output)
         config = client_run.client_config(options, signer, manifest=manifest)
@@ -80,18 +85,11 @@ async def _probe(probe: Coroutine[Any, Any, None]) -> int:
     return round((time.monotonic() - started_s) * 1e6)
 
 
-async def _serve(
-    stages: Sequence[StageProcess], cuts: Sequence[LayerRange], model: Path, manifest: Path, output: Output
-) -> list[Peer]:
-    """Give the stages their layers, the last first, so that each can dial those after it."""
-    path: list[Peer] = []
-    for stage, layers in zip(reversed(stages), reversed(cuts), strict=True):
-        settings = StageSettings(model=model, manifest=manifest, layers=layers, peers=tuple(path))
-        ready = await stage.serve(settings)
-        path.insert(0, Peer.parse(str(ready["peer"])))
-        output.emit("node_ready", {**ready, "event": "node_ready", "pid": stage.pid})
-        output.note(f"{stage.name} listens on {ready['host']}:{ready['port']}")
-    return path
+async def _serve(stage: StageProcess, settings: StageSettings, output: Output) -> Peer:
+    ready = await stage.serve(settings)
+    output.emit("node_ready", {**ready, "event": "node_ready", "pid": stage.pid})
+    output.note(f"{stage.name} listens on {ready['host']}:{ready['port']}")
+    return Peer.parse(str(ready["peer"]))
 
 
 async def _watched(stages: Sequence[StageProcess], work: Coroutine[Any, Any, T]) -> T:

@@ -142,9 +142,7 @@ def _options(prompt: str | None, max_tokens: int) -> list[Callable[..., Any]]:
         {"required": True} if prompt is None else {"default": prompt, "show_default": True}
     )
     chat_help = "Take the prompt as a user's message in the model's chat template, or as it is."
-    profile_help = (
-        "What travels between stages: binary32, or half of it.  [default: f16; exact in one process]"
-    )
+    profile_help = "What travels between stages: binary32, or half of it.  [default: f16; exact with --local]"
     return [
         click.option("--prompt", help=prompt_help, **given),
         click.option("--chat/--raw", "chat", default=True, show_default=True, help=chat_help),

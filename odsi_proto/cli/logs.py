@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from odsi_proto.cli.output import printable
+
 
 def configure_logs(level: str, *, as_json: bool) -> None:
     """Write events of ``level`` and above, as JSON where the output is JSON too."""
@@ -17,6 +19,7 @@ def configure_logs(level: str, *, as_json: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *([] if as_json else [_make_printable]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -25,3 +28,10 @@ def configure_logs(level: str, *, as_json: bool) -> None:
     # Libraries log through the standard library; aioquic's `info` is our `debug`.
     foreign = threshold if threshold == logging.DEBUG else max(threshold, logging.WARNING)
     logging.basicConfig(level=foreign, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _make_printable(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Take from a peer's words what a terminal would obey."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}

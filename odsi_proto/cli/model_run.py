@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from odsi_proto.cli.output import Output
 from odsi_proto.errors import ConfigError
@@ -123,9 +124,8 @@ def _tensor_table(rows: Sequence[Mapping[str, object]]) -> Table:
         assert isinstance(byte_count, int)
         total += byte_count
         shown = digest[:16] if isinstance(digest, str) else "-"
-        table.add_row(
-            str(row["name"]), " x ".join(map(str, shape)), str(row["type"]), shown, f"{byte_count:,}"
-        )
+        name, kind = Text(str(row["name"])), str(row["type"])  # as it is: a name is no markup
+        table.add_row(name, " x ".join(map(str, shape)), kind, shown, f"{byte_count:,}")
     table.add_section()
     table.add_row(f"{len(rows)} tensors", "", "", "", f"{total:,}")
     return table

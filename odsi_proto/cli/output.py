@@ -37,7 +37,7 @@ class Output:
         if self.as_json:
             _write_object(event, fields)
         elif human is not None:
-            self._say(human)
+            self._say(printable(human))
 
     def stream(self, event: str, fields: Mapping[str, object], *, text: str) -> None:
         """Report a piece of text that others follow: people see the pieces joined."""
@@ -54,9 +54,9 @@ class Output:
 
     def table(self, table: "Table") -> None:
         """Show a table to people."""
-        from rich.console import Console  # noqa: PLC0415  # see TYPE_CHECKING above
-
         if not self.as_json:
+            from rich.console import Console  # noqa: PLC0415  # see TYPE_CHECKING above
+
             console = Console()
             with console.capture() as captured:  # rich would end the program itself on a closed pipe
                 console.print(table)

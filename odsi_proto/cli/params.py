@@ -74,7 +74,7 @@ def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def threads_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--threads``: compute threads of this process."""
-    text = "Compute threads of this process."
+    text = "Compute threads of a process."
     threads = click.IntRange(1, THREADS_MAX)
     return click.option("--threads", type=threads, default=1, show_default=True, help=text)(command)
 

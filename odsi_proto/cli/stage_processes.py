@@ -47,14 +47,16 @@ class StageSettings:
     manifest: Path
     layers: LayerRange
     peers: Sequence[Peer]
+    threads: int
 
     def toml(self) -> str:
-        """The document that ``odsi node --supervised`` reads: JSON's strings are TOML's."""
-        entries = {
+        """The document that ``odsi node --supervised`` reads: JSON's values are TOML's."""
+        entries: dict[str, object] = {
             "model": str(self.model.absolute()),
             "manifest": str(self.manifest.absolute()),
             "layers": str(self.layers),
             "peer": [str(peer) for peer in self.peers],
+            "threads": self.threads,
         }
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in entries.items()]
         return "".join(lines) + "\n"
@@ -105,7 +107,7 @@ class StageProcess:
 
     def is_stopped(self) -> bool:
         """Whether somebody stopped the process, as SIGSTOP does."""
-        if self._process.returncode is not None:
+        if self._process.returncode is not None or not hasattr(os, "waitid"):  # macOS has none
             return False
         wanted = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
         try:

@@ -43,9 +43,10 @@ class Generating:
 
 
 @pytest.fixture
-def generating(endless_model: Path) -> Iterator[Generating]:
+def generating(endless_model: Path, tmp_path: Path) -> Iterator[Generating]:
     arguments = ("--stages", STAGES, "--model", endless_model, "--max-tokens", ENDLESS, "--raw", "--prompt=x")
-    with program("demo", "--json", *map(str, arguments)) as running:
+    environment = {"TMPDIR": str(tmp_path)}  # what a killed demonstration leaves goes with the test
+    with program("demo", "--json", *map(str, arguments), environment=environment) as running:
         yield Generating(running)
 
 

@@ -88,6 +88,15 @@ def test_people_see_a_table_with_a_total(odsi: Here, model: Path) -> None:
     assert "9 tensors" in outcome.out
 
 
+def test_the_name_of_a_tensor_is_no_markup(odsi: Here, model: Path) -> None:
+    model.write_bytes(model.read_bytes().replace(b"output_norm.weight", b"[red]t_norm.weight"))
+
+    outcome = odsi("model", "inspect", model)
+
+    assert outcome.code == 0
+    assert "[red]t_norm.weight" in outcome.out
+
+
 def test_a_file_that_is_no_model_is_named(odsi: Here, tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_text("hello, this is text")
 

@@ -65,13 +65,13 @@ def test_a_supervised_node_ends_with_its_standard_input(tiny: Path) -> None:
             process.kill()
 
 
-def log_lines(arguments: str) -> list[str]:
+def log_lines(arguments: str, *, peer: str = "a") -> list[str]:
     """Standard error of a process that logs one event of each of two levels."""
     script = (
         "import structlog\nfrom odsi_proto.cli.logs import configure_logs\n"
         f"configure_logs({arguments})\n"
-        "structlog.get_logger('x').info('quiet', peer='a')\n"
-        "structlog.get_logger('x').warning('loud', peer='a')\n"
+        f"structlog.get_logger('x').info('quiet', peer={peer!r})\n"
+        f"structlog.get_logger('x').warning('loud', peer={peer!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == ""
@@ -90,3 +90,9 @@ def test_people_get_log_events_of_the_level_they_ask_for() -> None:
 
     assert "quiet peer=a" in quiet
     assert "loud peer=a" in loud
+
+
+def test_what_a_peer_said_can_not_control_the_terminal_through_the_log() -> None:
+    (line,) = log_lines("'warning', as_json=False", peer="\x1b[2J")
+
+    assert "peer=\ufffd[2J" in line

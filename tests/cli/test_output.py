@@ -90,6 +90,12 @@ def test_a_terminal_gets_no_control_characters_from_a_model(
     assert capsys.readouterr().out == "\ufffd]0;title\ufffd\n"
 
 
+def test_a_line_for_people_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).emit("model", {}, human="name: \x1b[2J")
+
+    assert capsys.readouterr().out == "name: \ufffd[2J\n"
+
+
 def test_a_bar_comes_up_by_itself() -> None:
     assert "digesting" in on_a_terminal(BAR_SCRIPT.format(after_s=0, as_json=False))
 
