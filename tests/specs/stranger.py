@@ -79,14 +79,14 @@ class Identity:
     """Part 01 section 1."""
 
     def __init__(self, not_before_s: int) -> None:
-        cold, self._hot = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        self.participant, hot_key = public(cold), public(self._hot)
+        cold, self.hot = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self.participant, hot_key = public(cold), public(self.hot)
         body = cbor([1, self.participant, hot_key, "all", 1, not_before_s, not_before_s + 86_400, 0])
         signature = cold.sign(digest("delegation", self.participant, 1, body))
         self.delegation = cbor([body, signature])
 
     def sign(self, domain: str, body: bytes) -> bytes:
-        return self._hot.sign(digest(domain, self.participant, 1, body))
+        return self.hot.sign(digest(domain, self.participant, 1, body))
 
     def message(self, domain: str, body: bytes) -> bytes:
         return cbor([body, self.delegation, self.sign(domain, body)])
