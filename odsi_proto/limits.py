@@ -35,6 +35,10 @@ class Limits:
     step_payload_bytes_max: int = 16 << 20
     """One step's payload: 512 rows of 8,192 binary32 values."""
 
+    incoming_bytes_max: int = 256 << 20
+    """Payload bytes announced by the unfinished steps of one connection: a prompt of 8,192 positions
+    at 8,192 binary32 values, all its chunks under way at once."""
+
     parked_steps_max: int = 64
     """EARLY steps held per request: the chunks of an 8,192-token prompt."""
 

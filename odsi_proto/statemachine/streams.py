@@ -63,13 +63,15 @@ class _Step:
 class IncomingStreams:
     """All unidirectional streams that the peer of one connection opened."""
 
-    __slots__ = ("_control", "_limits", "_streams", "_unwanted")
+    __slots__ = ("_control", "_incoming_bytes", "_limits", "_streams", "_unwanted")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._streams: dict[int, bytearray | _Control | _Step] = {}
         self._unwanted: set[int] = set()
         self._control: int | None = None
+        self._incoming_bytes = 0
+        """What the admitted steps that are not finished will take."""
 
     def receive(
         self, stream: int, data: bytes, *, fin: bool, hello_seen: bool, admit: Admit, now: Micros
@@ -79,9 +81,9 @@ class IncomingStreams:
             if fin:
                 self._unwanted.discard(stream)
             return
-        state = self._streams.get(stream)
+        state, body = self._streams.get(stream), memoryview(data)
         if state is None or isinstance(state, bytearray):
-            state, data = self._open(stream, state, data, fin=fin, now=now)
+            state, body = self._open(stream, state, data, fin=fin, now=now)
         match state:
             case None:
                 if stream in self._unwanted:
@@ -91,16 +93,16 @@ class IncomingStreams:
                     raise RemoteProtocolError(
                         ErrorCode.ORDER_VIOLATION, "the control stream was finished", spec="WIRE-010"
                     )
-                yield from self._frames(state, data, hello_seen=hello_seen)
+                yield from self._frames(state, body, hello_seen=hello_seen)
             case _Step():
-                arrived = self._step(stream, state, data, fin=fin, admit=admit, now=now)
+                arrived = self._step(stream, state, body, fin=fin, admit=admit, now=now)
                 if arrived is not None:
                     yield arrived
 
     def reset(self, stream: int) -> None:
         """The peer gave a stream up; the control stream can not be."""
         self._unwanted.discard(stream)
-        self._streams.pop(stream, None)
+        self._drop(stream)
         if stream == self._control:
             raise RemoteProtocolError(
                 ErrorCode.ORDER_VIOLATION, "the control stream was reset", spec="WIRE-010"
@@ -108,7 +110,7 @@ class IncomingStreams:
 
     def _open(
         self, stream: int, pending: bytearray | None, data: bytes, *, fin: bool, now: Micros
-    ) -> tuple[_Control | _Step | None, bytes]:
+    ) -> tuple[_Control | _Step | None, memoryview]:
         """Read the stream type; None while it is incomplete or where nobody wants the stream."""
         if (
             pending is None
@@ -117,7 +119,7 @@ class IncomingStreams:
             raise RemoteProtocolError(
                 ErrorCode.LIMIT_EXCEEDED, "too many streams are open at once", spec="WIRE-011"
             )
-        head = bytes(pending or b"") + data
+        head = bytes(pending) + data if pending else data
         cursor = Cursor(head)
         try:
             stream_type = cursor.varint()
@@ -126,8 +128,8 @@ class IncomingStreams:
                 self._streams.pop(stream, None)
             else:
                 self._streams[stream] = bytearray(head)
-            return None, b""
-        rest = head[cursor.at :]
+            return None, cursor.rest()
+        rest = cursor.rest()
         match stream_type:
             case StreamType.CONTROL:
                 if self._control is not None:
@@ -146,11 +148,11 @@ class IncomingStreams:
                 self._streams.pop(stream, None)
                 if not fin:
                     self._unwanted.add(stream)
-                return None, b""
+                return None, rest
         self._streams[stream] = opened
         return opened, rest
 
-    def _frames(self, control: _Control, data: bytes, *, hello_seen: bool) -> Iterator[Frame]:
+    def _frames(self, control: _Control, data: memoryview, *, hello_seen: bool) -> Iterator[Frame]:
         control.buffer += data
         whole, at = bytes(control.buffer), 0
         while at < len(whole):
@@ -166,31 +168,24 @@ class IncomingStreams:
         del control.buffer[:at]
 
     def _step(
-        self, stream: int, step: _Step, data: bytes, *, fin: bool, admit: Admit, now: Micros
+        self, stream: int, step: _Step, body: memoryview, *, fin: bool, admit: Admit, now: Micros
     ) -> ArrivedStep | UnwantedStream | None:
-        body = memoryview(data)
         if step.header is None:
-            step.head += data
-            cursor = Cursor(step.head)
-            try:
-                step.header = StepHeader.decode(cursor)
-            except Incomplete as error:
-                if fin or len(step.head) > STEP_HEADER_BYTES_MAX:
-                    raise Malformed("a step stream that ends inside its header", spec="WIRE-020") from error
+            header, body = self._read_header(step, body, fin=fin)
+            if header is None:
                 return None
-            body = cursor.rest()
-            step.head = b""
-            expected = admit(step.header)
+            step.header = header
+            expected = admit(header)
             if expected is None:
                 del self._streams[stream]
                 if not fin:
                     self._unwanted.add(stream)
                 return UnwantedStream(stream=stream)
-            step.expected_bytes = expected
+            self._expect(step, expected)
         self._fill(step, body)
         if not fin:
             return None
-        del self._streams[stream]
+        self._drop(stream)
         if step.payload is None or step.filled_bytes != step.expected_bytes:
             what = f"a step payload of {step.filled_bytes} bytes, expected {step.expected_bytes}"
             raise Malformed(what, spec="WIRE-021")
@@ -198,9 +193,36 @@ class IncomingStreams:
             header=step.header, payload=step.payload, first_byte_us=step.first_byte_us, arrived_us=now
         )
 
+    def _read_header(
+        self, step: _Step, body: memoryview, *, fin: bool
+    ) -> tuple[StepHeader | None, memoryview]:
+        """The header once it is whole, and what follows it."""
+        head = memoryview(step.head + body) if step.head else body
+        cursor = Cursor(head)
+        try:
+            return StepHeader.decode(cursor), cursor.rest()
+        except Incomplete as error:
+            if fin or len(head) > STEP_HEADER_BYTES_MAX:
+                raise Malformed("a step stream that ends inside its header", spec="WIRE-020") from error
+            step.head = bytes(head)
+            return None, body
+
+    def _expect(self, step: _Step, payload_bytes: int) -> None:
+        step.expected_bytes = payload_bytes
+        self._incoming_bytes += payload_bytes
+        if self._incoming_bytes > self._limits.incoming_bytes_max:
+            what = f"unfinished steps announce {self._incoming_bytes} bytes"
+            raise RemoteProtocolError(ErrorCode.LIMIT_EXCEEDED, what, spec="WIRE-023")
+
+    def _drop(self, stream: int) -> None:
+        """Forget a stream that has ended."""
+        ended = self._streams.pop(stream, None)
+        if isinstance(ended, _Step):
+            self._incoming_bytes -= ended.expected_bytes
+
     def _fill(self, step: _Step, body: memoryview) -> None:
-        if not body and step.payload is not None:
-            return  # a FIN on its own, after a payload that may be a view of bytes
+        if not body:
+            return  # the header came alone, or FIN did
         end = step.filled_bytes + len(body)
         if end > step.expected_bytes:
             raise Malformed(f"a step payload longer than {step.expected_bytes} bytes", spec="WIRE-021")

@@ -41,20 +41,13 @@ def arrived_in(pieces: list[bytes]) -> ArrivedStep:
     return step
 
 
-def test_a_step_in_one_piece_hands_on_a_view_of_what_was_behind_the_stream_type() -> None:
-    step = arrived_in([HEAD + PAYLOAD])
-    assert isinstance(step.payload.obj, bytes)
-    assert len(step.payload.obj) == len(HEAD) - 1 + len(PAYLOAD)
+def test_a_step_in_one_piece_is_handed_on_as_a_view_of_it() -> None:
+    piece = HEAD + PAYLOAD
+    step = arrived_in([piece])
+    assert step.payload.obj is piece
     assert step.payload == PAYLOAD
 
 
-@pytest.mark.xfail(strict=True, reason="IncomingStreams._open cuts the stream type off with a copy")
-def test_a_step_in_one_piece_is_never_copied() -> None:
-    piece = HEAD + PAYLOAD
-    assert arrived_in([piece]).payload.obj is piece
-
-
-@pytest.mark.xfail(strict=True, reason="IncomingStreams._fill allocates when the header came alone")
 def test_a_payload_in_one_piece_behind_its_header_is_never_copied() -> None:
     piece = bytes(bytearray(PAYLOAD))
     assert arrived_in([HEAD, piece]).payload.obj is piece
@@ -186,3 +179,28 @@ def test_a_step_that_is_reset_is_forgotten() -> None:
     streams.reset(2)
     (step,) = receive(streams, HEAD + PAYLOAD, fin=True)
     assert isinstance(step, ArrivedStep)
+
+
+@pytest.mark.spec("WIRE-023")
+@pytest.mark.parametrize(("streams_count", "is_refused"), [(2, False), (3, True)])
+def test_what_unfinished_steps_announce_is_bounded(streams_count: int, is_refused: bool) -> None:
+    streams = IncomingStreams(Limits(incoming_bytes_max=2 * len(PAYLOAD)))
+
+    def announce() -> None:
+        for index in range(streams_count):
+            receive(streams, HEAD, stream=2 + 4 * index)
+
+    if is_refused:
+        with pytest.raises(RemoteProtocolError, match="announce"):
+            announce()
+    else:
+        announce()
+
+
+@pytest.mark.spec("WIRE-023")
+def test_finished_and_reset_steps_no_longer_count() -> None:
+    streams = IncomingStreams(Limits(incoming_bytes_max=len(PAYLOAD)))
+    for index in range(4):
+        receive(streams, HEAD + PAYLOAD, stream=2 + 8 * index, fin=True)
+        receive(streams, HEAD, stream=6 + 8 * index)
+        streams.reset(6 + 8 * index)
