@@ -5,66 +5,12 @@ from typing import Any
 
 import pytest
 from specs.bodies import BODIES, DELEGATION
-from specs.documents import Row, arrays
+from specs.edges import ARRAYS, cases
 
 from odsi_proto.errors import Malformed
 from odsi_proto.units import LayerRange
 
-ARRAYS = arrays()
 MAJOR_TYPES = {"uint": int, "bytes": bytes, "text": str, "array": list}
-WRONG = {"uint": "text", "bytes": 1, "text": b"bytes", "array": 1}
-WRAPPERS = {
-    ("DelegationOuter", "body"),
-    ("SignedMessage", "body"),
-    ("SignedMessage", "delegation"),
-    ("Hello", "delegation"),
-}
-"""Byte strings that hold an encoding: filled up to the bound they would hold none."""
-
-
-def _edges(row: Row, sample: Any) -> tuple[list[Any], list[Any]]:
-    """Values at the bounds of an item, and values one beyond."""
-    kind, words = row.type.split()[0], row.bound.split()
-    edges: tuple[list[Any], list[Any]]
-    match kind, words:
-        case "uint", ["any"]:
-            edges = [0, 2**64 - 1], []
-        case "uint", ["always", value]:
-            edges = [int(value)], [int(value) - 1, int(value) + 1]
-        case "uint", ["at", "most", last]:
-            edges = [int(last)], [int(last) + 1]
-        case "uint", ["at", "least", first]:
-            edges = [int(first), 2**64 - 1], [int(first) - 1]
-        case "uint", [first, "to", last]:
-            edges = [int(first), int(last)], [int(first) - 1, int(last) + 1]
-        case "bytes", ["exactly", size, "bytes"]:
-            edges = [sample], [sample[:-1], sample + b"\0"] if int(size) == len(sample) else []
-        case "bytes", ["at", "most", size, "bytes"]:
-            edges = [b"", bytes(int(size))], [bytes(int(size) + 1)]
-        case "bytes", ["0", "or", size, "bytes"]:
-            edges = [b"", bytes(int(size))], [b"x", bytes(int(size) - 1), bytes(int(size) + 1)]
-        case "text", ["at", "most", size, "bytes"]:
-            edges = ["", "x" * int(size)], ["x" * (int(size) + 1), "é" * (int(size) // 2 + 1)]
-        case "array", ["at", "most", count, "items"]:
-            edges = [[], sample[:1] * int(count)], [sample[:1] * (int(count) + 1)]
-        case _:
-            edges = [], []  # bounds that join two items have tests of their own, below
-    return edges
-
-
-def _cases() -> list[Any]:
-    cases = []
-    for name, rows in ARRAYS.items():
-        for index, row in enumerate(rows):
-            inside, outside = _edges(row, BODIES[name].items[index])
-            if (name, row.field) in WRAPPERS:
-                inside = []
-            outside = [*outside, WRONG[row.type.split()[0]]]
-            for fits, values in ((True, inside), (False, outside)):
-                for at, value in enumerate(values):
-                    label = f"{name}.{row.field}-{'in' if fits else 'out'}-{at}"
-                    cases.append(pytest.param(name, index, value, fits, id=label))
-    return cases
 
 
 def _field(value: Any, name: str) -> Any:
@@ -102,7 +48,7 @@ def test_every_item_of_the_encoding_is_the_field_that_the_table_says(name: str) 
             assert item == (value.encode() if row.field == "delegation" else value), row.field
 
 
-@pytest.mark.parametrize(("name", "index", "value", "fits"), _cases())
+@pytest.mark.parametrize(("name", "index", "value", "fits"), cases())
 def test_the_code_accepts_up_to_the_bound_and_nothing_beyond(
     name: str, index: int, value: Any, fits: bool
 ) -> None:

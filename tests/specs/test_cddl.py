@@ -7,6 +7,7 @@ import pytest
 from cddl_verifier import Validator
 from specs.bodies import BODIES, CANCEL, COMMIT, DELEGATION, HELLO, OPEN, SIGNER, items_of
 from specs.documents import SPECS
+from specs.edges import ARRAYS, cases
 
 from odsi_proto.errors import Malformed
 from odsi_proto.wire import cbor
@@ -20,6 +21,16 @@ RULES: dict[str, tuple[bytes, Any]] = {
     "commit": (COMMIT.encode(), Commit.decode),
     "cancel": (CANCEL.encode(), Cancel.decode),
 }
+RULE_OF = {
+    "DelegationOuter": "delegation",
+    "Delegation": "delegation-body",
+    "SignedMessage": "signed-cancel",
+    "StagePlan": "stage-plan",
+    **{name: name.lower() for name in ("Hello", "Setting", "Offer", "Extension", "Open", "Deadline")},
+    **{name: name.lower() for name in ("Commit", "Cancel")},
+}
+"""From the tables of the documents to the rules of the schema."""
+
 UNSIGNED = ("layers", "codecs")
 """Words of the code's complaints that CDDL has no words for: ranges, and codecs that follow from stages."""
 MUTATIONS = 400
@@ -86,6 +97,19 @@ def test_the_schema_and_the_code_refuse_the_same_mutations(schema: Validator, ru
         else:
             assert is_valid is not bool(complaint), complaint or changed.hex()
     assert min(verdicts.values()) > MUTATIONS // 50, "the mutations must show both verdicts"
+
+
+def test_every_table_has_a_rule() -> None:
+    assert set(RULE_OF) == set(ARRAYS)
+
+
+@pytest.mark.parametrize(("name", "index", "value", "fits"), cases())
+def test_the_schema_has_the_bounds_of_the_documents(
+    schema: Validator, name: str, index: int, value: Any, fits: bool
+) -> None:
+    items = list(BODIES[name].items)
+    items[index] = value
+    assert schema.validate(cbor.encode(items), RULE_OF[name]).valid is fits
 
 
 @pytest.mark.parametrize("domain", ["open", "commit", "cancel"])
