@@ -1,13 +1,15 @@
 """Requirement ids: one sentence each, unique, and what code and tests cite exists."""
 
+import ast
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from spec_requirements import REQUIREMENT, documents, load_requirements
 from specs.documents import ROOT, SPECS, tables
 
-from odsi_proto.statemachine.table import Table
+from odsi_proto.statemachine.table import Table, Verdict
 from odsi_proto.statemachine.tables import CLAIM, REQUEST, SESSION, STEP
 from odsi_proto.wire.codepoints import ErrorCode
 
@@ -87,8 +89,52 @@ def test_the_code_of_a_cell_is_one_that_its_requirement_names() -> None:
                 assert cell.code.name in texts[cell.spec], f"{machine.name}: {received} in {state}"
 
 
+def _raised() -> Iterator[tuple[str, str, str]]:
+    """Code, requirement and place of everything that closes a connection."""
+    for path in sorted((ROOT / "odsi_proto").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="RemoteProtocolError"), args=[ast.Attribute(attr=code), *_]):
+                    pass
+                case ast.Call(func=ast.Name(id="Malformed")):
+                    code = "MALFORMED"
+                case _:
+                    continue
+            for keyword in node.keywords:
+                if keyword.arg == "spec" and isinstance(keyword.value, ast.Constant):
+                    yield code, str(keyword.value.value), f"{path.name}:{node.lineno}"
+
+
+def test_the_errors_table_lists_every_requirement_that_closes_a_connection() -> None:
+    rows = {code: closes for code, closes, *_ in tables("errors")[""]}
+    for code, requirement, where in _raised():
+        assert requirement in rows[code], where
+
+
+def test_the_errors_table_lists_the_requirements_of_the_state_tables() -> None:
+    rows = {code: cells for code, *cells in tables("errors")[""]}
+    for machine in (SESSION, REQUEST, STEP, CLAIM):
+        for state, received, cell in machine.cells():
+            if cell.verdict in {Verdict.ILLEGAL, Verdict.REFUSED}:
+                column = 0 if cell.verdict is Verdict.ILLEGAL else 1
+                assert cell.spec in rows[cell.code.name][column], f"{machine.name}: {received} in {state}"
+
+
 def test_a_requirement_in_the_errors_table_names_the_code_or_lists_it() -> None:
-    listing = {"REQ-039", "CBOR-002", "WIRE-004", "WIRE-013", "REQ-014", "REQ-040", "REQ-022", "SESS-009"}
+    listing = {
+        "REQ-039",
+        "CBOR-002",
+        "CBOR-003",
+        "CBOR-004",
+        "ID-008",
+        "ID-010",
+        "WIRE-004",
+        "WIRE-013",
+        "REQ-014",
+        "REQ-040",
+        "REQ-022",
+        "SESS-009",
+    }
     texts = {requirement.id: requirement.text for requirement in REQUIREMENTS}
     for code, *cells in tables("errors")[""]:
         for name in ID.findall(" ".join(cells)):
