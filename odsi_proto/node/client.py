@@ -44,7 +44,7 @@ FIRST_TOKEN_US = Micros(120_000_000)
 PER_TOKEN_US = Micros(10_000_000)
 """Budget of a decode step: 100 times what an idle machine needs, and still bounded."""
 
-REQUEST_VALID_S = 3_600
+REQUEST_VALID_S = 24 * 3_600
 """How long the stages may take steps of a request."""
 
 REPORT_S = 0.5
@@ -265,8 +265,10 @@ class Client:
     ) -> AsyncIterator[TokenEvent | GenerationResult]:
         tally, stream = run.tally, self.tokenizer.stream()
         tally.start(len(prompt_ids))
-        for first in range(0, len(prompt_ids), PREFILL_CHUNK_POSITIONS):
-            self._send(run, prompt_ids[first : first + PREFILL_CHUNK_POSITIONS])
+        first_stage = self._connections[self.path[0].participant]
+        chunk = self._endpoint.step_positions_max(first_stage, PREFILL_CHUNK_POSITIONS)
+        for first in range(0, len(prompt_ids), chunk):
+            self._send(run, prompt_ids[first : first + chunk])
             await asyncio.sleep(0)  # what arrived meanwhile gets its turn
         position, text = Position(len(prompt_ids)), ""
         rows = await self._rows_up_to(run, position)

@@ -22,10 +22,10 @@ from odsi_proto.statemachine.effects import (
 from odsi_proto.statemachine.endpoint import Endpoint, TimerKey
 from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.streams import ArrivedStep
-from odsi_proto.statemachine.table import Cell
+from odsi_proto.statemachine.table import Cell, Verdict
 from odsi_proto.statemachine.tables import CLAIM, ClaimInput, ClaimState
 from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex, Tag
-from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, HashSuite, LateAction
+from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, HashSuite, LateAction, Setting
 from odsi_proto.wire.frames import (
     RETURN_TOKEN_BYTES,
     AbandonFrame,
@@ -101,6 +101,11 @@ class ClientEndpoint(Endpoint):
         super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
         self._claims: dict[RequestId, Claim] = {}
 
+    def step_positions_max(self, connection: ConnectionId, default: int) -> int:
+        """How many positions of a step the peer takes, at most ``default``."""
+        limit = self._established(connection).peer_limit(Setting.STEP_POSITIONS_MAX, default)
+        return max(1, min(limit, default))
+
     def new_request_id(self) -> RequestId:
         """A fresh id to :meth:`open` a request under."""
         return RequestId(self._choices(REQUEST_ID_BYTES))
@@ -151,6 +156,8 @@ class ClientEndpoint(Endpoint):
         if claim.position + len(tokens) > claim.open.positions_max:
             raise LocalProtocolError(f"the request is open for {claim.open.positions_max} positions")
         session = self._established(claim.first)
+        if len(tokens) > session.peer_limit(Setting.STEP_POSITIONS_MAX, len(tokens)):
+            raise LocalProtocolError(f"the first stage takes no step of {len(tokens)} positions")
         if not claim.position:
             claim.started_us = now
         is_prompt = not claim.position or bool(claim.awaited)
@@ -199,11 +206,10 @@ class ClientEndpoint(Endpoint):
                 if claim is not None and frame.code != ErrorCode.STALE:
                     self._fail(request, claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
             case AbandonFrame():
-                ended = session.requests_in.get(frame.handle)
-                claim = None if ended is None else self._claims.get(ended)
-                if ended is not None and claim is not None:
-                    last = StageIndex(len(claim.open.stages) - 1)
-                    self._fail(ended, claim, ClaimInput.REFUSE, last, frame.code, frame.reason, out)
+                claim = self._by_return(session, frame.handle)
+                if claim is not None:
+                    last, request = StageIndex(len(claim.open.stages) - 1), claim.open.request_id
+                    self._fail(request, claim, ClaimInput.REFUSE, last, frame.code, frame.reason, out)
             case _:
                 raise RemoteProtocolError(
                     ErrorCode.ORDER_VIOLATION, f"{type(frame).__name__} sent to a client", spec="REQ-012"
@@ -218,7 +224,8 @@ class ClientEndpoint(Endpoint):
             message, claim.message, claim.open, frame.stage
         ):
             raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
-        self._advance(claim, ClaimInput.COMMIT)
+        if self._advance(claim, ClaimInput.COMMIT).verdict is Verdict.IGNORED:
+            return
         claim.commits[frame.stage] = message
         self._check_ready(request, claim, out)
 
@@ -230,7 +237,9 @@ class ClientEndpoint(Endpoint):
             raise RemoteProtocolError(
                 ErrorCode.ORDER_VIOLATION, f"handle {frame.handle} is used twice", spec="REQ-013"
             )
-        self._advance(claim, ClaimInput.ATTACHED)
+        cell = self._advance(claim, ClaimInput.ATTACHED)
+        if cell.verdict is Verdict.IGNORED or claim.return_handle is not None:
+            return
         claim.return_handle = frame.handle
         session.requests_in[frame.handle] = frame.request_id
         self._check_ready(frame.request_id, claim, out)
@@ -257,7 +266,12 @@ class ClientEndpoint(Endpoint):
         claim = self._by_return(session, header.handle)
         if claim is None:
             return None
+        cell = self._advance(claim, ClaimInput.ROWS)
+        if cell.verdict is Verdict.ILLEGAL:
+            raise RemoteProtocolError(cell.code, "rows before the path was ready", spec=cell.spec)
         sent = claim.awaited.get(header.position)
+        if sent is None and header.end <= claim.position:
+            return None  # answered already: a retry along the path may be answered twice
         if sent is None or (sent.lineage, sent.count, sent.tag_after) != (
             header.lineage,
             header.count,
@@ -273,7 +287,6 @@ class ClientEndpoint(Endpoint):
         if claim is None or step.header.position not in claim.awaited:
             return
         request, position = claim.open.request_id, step.header.position
-        self._advance(claim, ClaimInput.ROWS)
         del claim.awaited[position]
         claim.reported.pop(position, None)
         self._timers.pop(("result", (request, position)), None)

@@ -38,6 +38,8 @@ from odsi_proto.wire.messages import NONCE_BYTES, Hello, Offer, auth_body, first
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 from odsi_proto.wire.varint import encode_varint
 
+_SETTINGS = frozenset(int(setting) for setting in Setting)
+
 Choices: TypeAlias = Callable[[int], bytes]
 """The one source of nondeterminism: n random bytes, or n seeded ones."""
 
@@ -88,6 +90,8 @@ class Session:
         self.rtt_min_us: Micros | None = None
         self.requests_in: dict[Handle, RequestId] = {}
         """Requests by the handles that the peer chose."""
+        self.attaches: dict[RequestId, bytes] = {}
+        """Return tokens that the peer showed for requests that are not here yet."""
         self.requests_out: dict[Handle, RequestId] = {}
         """Requests by the handles that this side chose."""
         self._about = about
@@ -149,10 +153,10 @@ class Session:
         """This hop's one-way delay as half the least round trip; 0 until one was measured."""
         return Micros((self.rtt_min_us or 0) // 2)
 
-    def setting(self, setting: Setting, own: int) -> int:
-        """The lower of the peer's value for a limit and our own."""
+    def peer_limit(self, setting: Setting, default: int) -> int:
+        """What the peer's HELLO says that it accepts; ``default`` where it says nothing."""
         assert self.peer is not None
-        return min(dict(self.peer.settings).get(setting, own), own)
+        return dict(self.peer.settings).get(setting, default)
 
     def allocate(self, request: RequestId) -> Handle:
         """A fresh handle of this side's; handles are never reused on a connection."""
@@ -202,6 +206,10 @@ class Session:
         if critical is not None:
             what = f"the HELLO has a critical extension of type {critical.type:#x}"
             raise RemoteProtocolError(ErrorCode.UNSUPPORTED, what, spec="SESS-011")
+        unknown = {number for number, _ in hello.settings if not is_ignorable(number)} - _SETTINGS
+        if unknown:
+            what = f"the HELLO has a critical setting {min(unknown):#x}"
+            raise RemoteProtocolError(ErrorCode.UNSUPPORTED, what, spec="SESS-032")
         if not hello.delegation.is_current(self._unix_s, skew_s=self.limits.clock_skew_s):
             raise RemoteProtocolError(
                 ErrorCode.EXPIRED, "the peer's delegation is not valid now", spec="SESS-012"

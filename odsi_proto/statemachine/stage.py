@@ -20,7 +20,7 @@ from odsi_proto.statemachine.tables import (
     SessionState,
     StepInput,
 )
-from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId, StageIndex
+from odsi_proto.units import Micros, ParticipantId, Position, RequestId, StageIndex
 from odsi_proto.wire.codepoints import ErrorCode, Role
 from odsi_proto.wire.frames import (
     AbandonFrame,
@@ -52,8 +52,6 @@ class StageEndpoint(StageSteps):
         super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
         assert Role.EXECUTION_NODE in about.roles
         self._offer = offer
-        self._attaches: dict[RequestId, tuple[ConnectionId, bytes]] = {}
-        """Clients that attached before the OPEN came down the path."""
 
     @property
     def requests_open(self) -> int:
@@ -73,7 +71,7 @@ class StageEndpoint(StageSteps):
             record, CommitFrame(handle=record.upstream_handle, stage=record.stage, message=message), out
         )
         if record.is_last:
-            self._attach_if_here(record, now, out)
+            self._attach_if_here(record, out)
         else:
             self._open_onward(record, now, out)
         return tuple(out)
@@ -193,34 +191,29 @@ class StageEndpoint(StageSteps):
         )
 
     def _on_attach(self, session: Session, frame: AttachFrame, now: Micros, out: list[Effect]) -> None:
-        if frame.request_id not in self._attaches and len(self._attaches) >= self.limits.requests_max:
+        """Hold a claim on results until its request is here; each connection's claims are its own."""
+        if len(session.attaches) >= self.limits.requests_max and frame.request_id not in session.attaches:
             out.append(Trace(event="attach_dropped", connection=session.connection))
             return
-        self._attaches[frame.request_id] = (session.connection, frame.return_token)
-        self._timers["attach", frame.request_id] = Micros(now + self.limits.open_us_max)
+        session.attaches[frame.request_id] = frame.return_token
+        self._timers["attach", (session.connection, frame.request_id)] = Micros(now + self.limits.open_us_max)
         record = self._requests.get(frame.request_id)
         if record is not None and record.is_last and record.state is RequestState.COMMITTED:
-            self._attach_if_here(record, now, out)
+            self._attach_if_here(record, out)
 
-    def _attach_if_here(self, record: StageRequest, now: Micros, out: list[Effect]) -> None:
+    def _attach_if_here(self, record: StageRequest, out: list[Effect]) -> None:
         """Give the results to the client that showed the return token, if it has come already."""
-        connection, token = self._attaches.pop(record.id, (None, b""))
-        if connection is None:
+        for session in self._sessions_with(record.message.signer):
+            token = session.attaches.get(record.id)
+            if token is None or sha256(token).digest() != record.open.return_token_sha256:
+                continue
+            del session.attaches[record.id]
+            self._timers.pop(("attach", (session.connection, record.id)), None)
+            record.onward = session.connection
+            record.onward_handle = session.allocate(record.id)
+            self._onward_is_ready(record)
+            self._send(session, AttachedFrame(request_id=record.id, handle=record.onward_handle), out)
             return
-        self._timers.pop(("attach", record.id), None)
-        session = self._sessions.get(connection)
-        if session is None:
-            return
-        if (
-            sha256(token).digest() != record.open.return_token_sha256
-            or session.participant != record.message.signer
-        ):
-            out.append(Trace(event="attach_refused", connection=connection))
-            return
-        record.onward = connection
-        record.onward_handle = session.allocate(record.id)
-        self._onward_is_ready(record)
-        self._send(session, AttachedFrame(request_id=record.id, handle=record.onward_handle), out)
 
     def _onward_is_ready(self, record: StageRequest) -> None:
         self._advance(record, RequestInput.ONWARD_READY)
@@ -270,7 +263,9 @@ class StageEndpoint(StageSteps):
                 what = "the client did not attach" if record.is_last else "the next stage did not commit"
                 self._refuse(record, cell.code, f"{what} within {self.limits.open_us_max} us", now, out)
             case "attach":
-                self._attaches.pop(subject, None)
+                session = self._sessions.get(subject[0])
+                if session is not None:
+                    session.attaches.pop(subject[1], None)
             case "parked":
                 record = self._requests[subject[0]]
                 code = self._advance_step(record.steps[subject[1]], StepInput.OVERDUE).code
@@ -282,6 +277,8 @@ class StageEndpoint(StageSteps):
                 raise LocalProtocolError(f"no timer is called {reason!r}")
 
     def _on_session_lost(self, session: Session, reason: str, now: Micros, out: list[Effect]) -> None:
+        for waiting in session.attaches:
+            self._timers.pop(("attach", (session.connection, waiting)), None)
         for request in (*session.requests_in.values(), *session.requests_out.values()):
             record = self._requests.get(request)
             if record is None:

@@ -21,7 +21,7 @@ from odsi_proto.statemachine.tables import (
     StepState,
 )
 from odsi_proto.units import Handle, Micros, Position, RequestId, StageIndex
-from odsi_proto.wire.codepoints import ErrorCode, Setting
+from odsi_proto.wire.codepoints import ErrorCode
 from odsi_proto.wire.frames import (
     STATUS_RECORDS_MAX,
     AbandonFrame,
@@ -118,7 +118,7 @@ class StageSteps(Endpoint):
         record = self._by_upstream(session, header.handle)
         if record is None:
             return None
-        if header.count > session.setting(Setting.STEP_POSITIONS_MAX, self.limits.step_positions_max):
+        if header.count > self.limits.step_positions_max:
             raise RemoteProtocolError(
                 ErrorCode.LIMIT_EXCEEDED, f"a step of {header.count} positions", spec="STEP-016"
             )
@@ -132,6 +132,11 @@ class StageSteps(Endpoint):
             self._refuse(
                 record, cell.code, "a step came before the path was ready", now, out, position=header.position
             )
+            return None
+        if self._unix_s(now) > record.open.expiry_s + self.limits.clock_skew_s:
+            self._advance(record, RequestInput.STEP_REFUSED)
+            what = "the request is past its end"
+            self._refuse(record, ErrorCode.EXPIRED, what, now, out, position=header.position)
             return None
         kind = record.classify(header, None, header.remaining_us, self.limits)
         if kind in _REFUSED_ON_ARRIVAL:

@@ -22,6 +22,7 @@ from odsi_proto.wire import cbor, fields
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 DELEGATION_FORMAT = 1
+SCOPE_ALL = "all"
 ZERO_SIGNATURE = bytes(SIGNATURE_BYTES)
 
 
@@ -119,7 +120,7 @@ class Delegation:
         epoch: int,
         not_before_s: int,
         not_after_s: int,
-        scope: str = "all",
+        scope: str = SCOPE_ALL,
         revocation_sequence: int = 0,
     ) -> "Delegation":
         """Sign a delegation of everything from ``cold_key`` to ``hot_key``."""
@@ -135,8 +136,11 @@ class Delegation:
         return replace(unsigned, signature=bytes(cold_key.sign(unsigned._digest()).signature))
 
     def is_current(self, unix_s: int, *, skew_s: int) -> bool:
-        """Whether the delegation is valid at ``unix_s`` on a clock that may be off by ``skew_s``."""
-        return self.not_before_s - skew_s <= unix_s < self.not_after_s + skew_s
+        """Whether the delegation is valid at ``unix_s`` on a clock that may be off by ``skew_s``.
+
+        One with a scope that this version does not know never is.
+        """
+        return self.scope == SCOPE_ALL and self.not_before_s - skew_s <= unix_s < self.not_after_s + skew_s
 
     def _body(self) -> bytes:
         return cbor.encode(

@@ -127,6 +127,30 @@ def test_an_unknown_extension_is_ignored_if_odd_and_refused_if_even(
     assert closed_with(stranger.send(HelloFrame(body=hello.encode()))) == codes
 
 
+@pytest.mark.spec("SESS-032")
+@pytest.mark.parametrize(("setting", "codes"), [(0x41, []), (0x40, [ErrorCode.UNSUPPORTED])])
+def test_an_unknown_setting_is_ignored_if_odd_and_refused_if_even(
+    stranger: Stranger, setting: int, codes: list[int]
+) -> None:
+    hello = stranger.hello(settings=((setting, 1),))
+    assert closed_with(stranger.send(HelloFrame(body=hello.encode()))) == codes
+
+
+@pytest.mark.spec("ID-009")
+def test_a_delegation_of_a_scope_that_is_not_known_is_never_current() -> None:
+    hot = make_signer(61).hot_key
+    delegation = Delegation.issue(
+        make_signer(60).hot_key,
+        hot_key=bytes(hot.verify_key),
+        epoch=1,
+        not_before_s=0,
+        not_after_s=1 << 40,
+        scope="audit",
+    )
+    stranger = Stranger(make_path(1, Limits()), Signer(hot_key=hot, delegation=delegation))
+    assert closed_with(stranger.send(HelloFrame(body=stranger.hello().encode()))) == [ErrorCode.EXPIRED]
+
+
 @pytest.mark.spec("SESS-012")
 @pytest.mark.parametrize(
     ("not_before_s", "not_after_s", "codes"),
