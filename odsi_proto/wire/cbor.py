@@ -43,7 +43,7 @@ def decode(data: bytes | memoryview) -> Value:
 def _item(buffer: bytes, at: int, depth_left: int, items_left: int) -> tuple[Value, int, int]:
     if items_left <= 0:
         raise Malformed(f"more than {ITEMS_MAX} items in a CBOR body", spec="CBOR-003")
-    major, argument, at = _head(buffer, at)
+    major, argument, at = read_head(buffer, at)
     items_left -= 1
     match major:
         case 0:  # unsigned integer
@@ -76,7 +76,8 @@ def _string(major: int, raw: bytes) -> Value:
         raise Malformed("CBOR text that is not UTF-8", spec="CBOR-002") from error
 
 
-def _head(buffer: bytes, at: int) -> tuple[int, int, int]:
+def read_head(buffer: bytes | memoryview, at: int) -> tuple[int, int, int]:
+    """Major type and argument of the item at ``at``, and where its content begins."""
     if at >= len(buffer):
         raise Malformed("a CBOR body ends inside an item", spec="CBOR-002")
     major, information = buffer[at] >> 5, buffer[at] & 0x1F
