@@ -70,8 +70,10 @@ class Cursor:
         return taken
 
     def rest(self) -> memoryview:
-        """Everything that is left."""
-        return self.take(self.left)
+        """Everything that is left, not copied."""
+        taken = memoryview(self.buffer)[self.at :]
+        self.at = len(self.buffer)
+        return taken
 
     def end(self, what: str) -> None:
         """There is nothing left; ``Malformed`` otherwise."""
