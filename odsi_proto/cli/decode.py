@@ -27,7 +27,9 @@ BYTES_SHOWN_MAX = 16
 )
 @json_option
 def decode(source: str, kind: str, as_json: bool) -> None:
-    """Explain SOURCE, field by field: hexadecimal digits, a file, or - for standard input.
+    """Explain bytes of the wire: digits, a file, or standard input.
+
+    SOURCE is hexadecimal digits, a file, or - for standard input. Every field is shown on a line.
 
     Knows control streams, frames, step streams, delegations, signed messages and their bodies. A
     file may hold the bytes themselves or their digits. Of malformed bytes, what was understood is

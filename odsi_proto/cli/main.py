@@ -29,13 +29,13 @@ class LazyCommand:
 
 
 COMMANDS: Mapping[str, LazyCommand] = {
-    "decode": LazyCommand("decode", "Explain bytes of the wire, field by field."),
+    "decode": LazyCommand("decode", "Explain bytes of the wire: digits, a file, or standard input."),
     "demo": LazyCommand("demo", "Run nodes on this machine and let them generate."),
     "generate": LazyCommand("generate", "Generate text, over nodes or in this process."),
     "identity": LazyCommand("identity", "Make and show identities."),
     "model": LazyCommand("model", "Digest and inspect model files."),
     "node": LazyCommand("node", "Run an execution node."),
-    "vectors": LazyCommand("vectors", "Run and show the test vectors of the specification."),
+    "vectors": LazyCommand("vectors", "Run, list and show the test vectors of the specification."),
 }
 
 EXIT_CODES = """\b
