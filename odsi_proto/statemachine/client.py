@@ -40,7 +40,7 @@ from odsi_proto.wire.frames import (
 )
 from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.messages import REQUEST_ID_BYTES, Cancel, Deadline, Open, StagePlan
-from odsi_proto.wire.step import StepHeader
+from odsi_proto.wire.step import DURATION_US_MAX, StepHeader
 from odsi_proto.wire.tag import root_tag, tag_after
 from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
 
@@ -171,7 +171,7 @@ class ClientEndpoint(Endpoint):
             attempt=0,
             position=claim.position,
             count=len(tokens),
-            remaining_us=Micros(max(0, budget_us - session.owd_us)),
+            remaining_us=Micros(min(max(0, budget_us - session.owd_us), DURATION_US_MAX)),
             owd_us=session.owd_us,
             tag_before=claim.tag,
             tag_after=tag_after(claim.tag, claim.secret, claim.position, tokens),

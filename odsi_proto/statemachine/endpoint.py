@@ -205,9 +205,8 @@ class Endpoint(ABC):
         try:
             session.advance(SessionInput.OVERDUE)
         except RemoteProtocolError as error:
-            self._breach(
-                session, error.code, f"no verified HELLO within {self.limits.handshake_us_max} us", now, out
-            )
+            what = f"the handshake took longer than {self.limits.handshake_us_max / 1e6:g} s"
+            self._breach(session, error.code, what, now, out)
 
     def _breach(self, session: Session, code: int, what: str, now: Micros, out: list[Effect]) -> None:
         """The peer broke a rule: close, and end what hangs on the connection."""

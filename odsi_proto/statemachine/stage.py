@@ -21,7 +21,7 @@ from odsi_proto.statemachine.tables import (
     StepInput,
 )
 from odsi_proto.units import Micros, ParticipantId, Position, RequestId, StageIndex
-from odsi_proto.wire.codepoints import ErrorCode, Role
+from odsi_proto.wire.codepoints import ErrorCode, Role, Setting
 from odsi_proto.wire.frames import (
     AbandonFrame,
     AttachedFrame,
@@ -35,6 +35,7 @@ from odsi_proto.wire.frames import (
 )
 from odsi_proto.wire.identity import SignedMessage, participant_short
 from odsi_proto.wire.messages import Cancel, Open
+from odsi_proto.wire.tensor import ActivationLayout
 
 
 class StageEndpoint(StageSteps):
@@ -71,7 +72,7 @@ class StageEndpoint(StageSteps):
             record, CommitFrame(handle=record.upstream_handle, stage=record.stage, message=message), out
         )
         if record.is_last:
-            self._attach_if_here(record, out)
+            self._attach_if_here(record, now, out)
         else:
             self._open_onward(record, now, out)
         return tuple(out)
@@ -166,6 +167,9 @@ class StageEndpoint(StageSteps):
             self._advance(record, RequestInput.ONWARD_LOST)
             self._refuse(record, ErrorCode.NO_ROUTE, reason, now, out)
             return
+        if not self._fits(record, session):
+            self._refuse_onward(record, "the next stage takes no steps as large as this one does", now, out)
+            return
         record.onward = session.connection
         record.onward_handle = session.allocate(record.id)
         stage = StageIndex(record.stage + 1)
@@ -199,14 +203,17 @@ class StageEndpoint(StageSteps):
         self._timers["attach", (session.connection, frame.request_id)] = Micros(now + self.limits.open_us_max)
         record = self._requests.get(frame.request_id)
         if record is not None and record.is_last and record.state is RequestState.COMMITTED:
-            self._attach_if_here(record, out)
+            self._attach_if_here(record, now, out)
 
-    def _attach_if_here(self, record: StageRequest, out: list[Effect]) -> None:
+    def _attach_if_here(self, record: StageRequest, now: Micros, out: list[Effect]) -> None:
         """Give the results to the client that showed the return token, if it has come already."""
         for session in self._sessions_with(record.message.signer):
             token = session.attaches.get(record.id)
             if token is None or sha256(token).digest() != record.open.return_token_sha256:
                 continue
+            if not self._fits(record, session):
+                self._refuse_onward(record, "the client takes no steps as large as its answers", now, out)
+                return
             del session.attaches[record.id]
             self._timers.pop(("attach", (session.connection, record.id)), None)
             record.onward = session.connection
@@ -214,6 +221,20 @@ class StageEndpoint(StageSteps):
             self._onward_is_ready(record)
             self._send(session, AttachedFrame(request_id=record.id, handle=record.onward_handle), out)
             return
+
+    def _fits(self, record: StageRequest, session: Session) -> bool:
+        """Whether whoever comes next takes the output of every step that this stage takes."""
+        count = self.limits.step_positions_max
+        layout = ActivationLayout(codec=record.codec_out, width=record.open.width)
+        payload_bytes = layout.payload_bytes(record.rows_out(count))
+        positions_fit = record.is_last or count <= session.peer_limit(Setting.STEP_POSITIONS_MAX, count)
+        return positions_fit and payload_bytes <= session.peer_limit(
+            Setting.STEP_PAYLOAD_BYTES_MAX, Limits().step_payload_bytes_max
+        )
+
+    def _refuse_onward(self, record: StageRequest, reason: str, now: Micros, out: list[Effect]) -> None:
+        self._advance(record, RequestInput.ONWARD_LOST)
+        self._refuse(record, ErrorCode.LIMIT_EXCEEDED, reason, now, out)
 
     def _onward_is_ready(self, record: StageRequest) -> None:
         self._advance(record, RequestInput.ONWARD_READY)

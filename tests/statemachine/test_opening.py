@@ -185,3 +185,15 @@ def test_only_the_client_can_cancel(path: Path) -> None:
     path.settle()
     closes = [e for e in path.network.effects(path.stages[0]) if isinstance(e, Close)]
     assert [close.code for close in closes] == [ErrorCode.NOT_AUTHORISED]
+
+
+@pytest.mark.spec("WIRE-042")
+@pytest.mark.parametrize(("payload_bytes", "code"), [(16, None), (15, ErrorCode.LIMIT_EXCEEDED)])
+def test_an_open_is_refused_whose_answers_the_client_does_not_take(
+    payload_bytes: int, code: ErrorCode | None
+) -> None:
+    path = make_path(2, Limits())
+    path.client.limits = Limits(step_payload_bytes_max=payload_bytes)
+    path.connect()
+    path.open()
+    assert [failed.code for failed in path.seen(RequestFailed)] == [code] * (code is not None)  # type: ignore[attr-defined]
