@@ -54,8 +54,8 @@ class Limits:
     requests_max: int = 64
     """Requests open at once at one endpoint."""
 
-    tombstones_max: int = 1_024
-    """Closed handles remembered per connection, so that a late step is told from a wrong one."""
+    request_idle_us_max: Micros = Micros(600_000_000)
+    """How long a ready request may go without a step: state is not held for somebody who forgot it."""
 
     handshake_us_max: Micros = Micros(4_000_000)
     """From a connection to its verified HELLO."""

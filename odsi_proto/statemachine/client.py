@@ -203,6 +203,9 @@ class ClientEndpoint(Endpoint):
                 self._on_status(session, frame, out)
             case RefuseFrame():
                 request, claim = self._by_handle(session, frame.handle)
+                if claim is not None and frame.stage >= len(claim.open.stages):
+                    what = f"a REFUSE of stage {frame.stage} of {len(claim.open.stages)}"
+                    raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-065")
                 if claim is not None and frame.code != ErrorCode.STALE:
                     self._fail(request, claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
             case AbandonFrame():
@@ -233,15 +236,11 @@ class ClientEndpoint(Endpoint):
         claim = self._claims.get(frame.request_id)
         if claim is None or session.connection != claim.last:
             return
-        if frame.handle in session.requests_in or session.is_buried(frame.handle):
-            raise RemoteProtocolError(
-                ErrorCode.ORDER_VIOLATION, f"handle {frame.handle} is used twice", spec="REQ-013"
-            )
         cell = self._advance(claim, ClaimInput.ATTACHED)
         if cell.verdict is Verdict.IGNORED or claim.return_handle is not None:
             return
         claim.return_handle = frame.handle
-        session.requests_in[frame.handle] = frame.request_id
+        session.announce(frame.handle, frame.request_id)
         self._check_ready(frame.request_id, claim, out)
 
     def _check_ready(self, request: RequestId, claim: Claim, out: list[Effect]) -> None:
@@ -257,7 +256,7 @@ class ClientEndpoint(Endpoint):
             return
         self._advance(claim, ClaimInput.STATUS)
         for record in frame.records:
-            if record.position in claim.awaited:
+            if record.position in claim.awaited and record.stage < len(claim.open.stages):
                 furthest = claim.reported.get(record.position, StageIndex(0))
                 claim.reported[record.position] = max(furthest, StageIndex(record.stage + 1))
         out.append(StatusArrived(request=request, records=frame.records))
@@ -377,14 +376,8 @@ class ClientEndpoint(Endpoint):
 
     def _by_return(self, session: Session, handle: Handle) -> Claim | None:
         """The request that the last stage's handle names; None if it has ended."""
-        request = session.requests_in.get(handle)
-        if request is not None:
-            return self._claims.get(request)
-        if session.is_buried(handle):
-            return None
-        raise RemoteProtocolError(
-            ErrorCode.ORDER_VIOLATION, f"handle {handle} names no request", spec="REQ-016"
-        )
+        request = session.request_of(handle)
+        return None if request is None else self._claims.get(request)
 
 
 def _open_body(request: RequestId, spec: RequestSpec, token: bytes, *, unix_s: int) -> Open:

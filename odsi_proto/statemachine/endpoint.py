@@ -37,6 +37,8 @@ class Endpoint(ABC):
         self._unix_s_at_zero = unix_s_at_zero
         self._sessions: dict[ConnectionId, Session] = {}
         self._timers: dict[TimerKey, Micros] = {}
+        self.is_draining = False
+        """Whether new requests are refused on every connection, those to come included."""
 
     @property
     def next_deadline(self) -> tuple[Micros, str] | None:
@@ -103,6 +105,7 @@ class Endpoint(ABC):
     def drain(self, reason: str, *, now: Micros) -> tuple[Effect, ...]:
         """Take no new requests; tell every peer."""
         out: list[Effect] = []
+        self.is_draining = True
         for session in tuple(self._sessions.values()):
             was_open = session.is_open
             session.advance(SessionInput.DRAIN)
@@ -226,7 +229,9 @@ class Endpoint(ABC):
         out.append(StopStream(connection=session.connection, stream=stream, code=ErrorCode.NO_ERROR))
 
     def _sessions_with(self, participant: ParticipantId) -> Iterable[Session]:
-        return (s for s in self._sessions.values() if s.is_open and s.participant == participant)
+        """Newest first: of two connections with one participant, the older may be dead already."""
+        sessions = reversed(self._sessions.values())
+        return (s for s in sessions if s.is_open and s.participant == participant)
 
     def _grease(self) -> bytes:
         """A frame of a reserved type that every receiver ignores."""

@@ -50,6 +50,8 @@ class StageRequest:
     """Where the output goes: the successor, or the client at the last stage."""
     onward_handle: Handle | None = None
     state: RequestState = REQUEST.initial
+    is_reserving: bool = True
+    """Whether the executor owes the answer to the reservation."""
     position: Position = Position(0)
     """Positions that the state holds, counting those with the executor."""
     tag: Tag = Tag(b"")

@@ -5,7 +5,6 @@ certificate that its signer saw, so that neither can be replayed, or passed on b
 between who was himself dialled in good faith.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -101,7 +100,7 @@ class Session:
         self._hello = self._own_hello(limits)
         self._peer_hello = b""
         self._next_handle = 0
-        self._tombstones: OrderedDict[Handle, None] = OrderedDict()
+        self._last_handle_in = -1
 
     def start(self) -> bytes:
         """The first bytes of this side's control stream: its type and HELLO."""
@@ -165,17 +164,25 @@ class Session:
         self.requests_out[handle] = request
         return handle
 
-    def bury(self, handle: Handle) -> None:
-        """Forget a handle of the peer's, but remember that it was there."""
-        if self.requests_in.pop(handle, None) is None:
-            return
-        self._tombstones[handle] = None
-        if len(self._tombstones) > self.limits.tombstones_max:
-            self._tombstones.popitem(last=False)
+    def announce(self, handle: Handle, request: RequestId) -> None:
+        """Take a handle of the peer's; each is above the one before, so all below are known."""
+        if handle <= self._last_handle_in:
+            what = f"handle {handle} does not follow {self._last_handle_in}"
+            raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-013")
+        self._last_handle_in = handle
+        self.requests_in[handle] = request
 
-    def is_buried(self, handle: Handle) -> bool:
-        """Whether the peer's handle named a request that has ended."""
-        return handle in self._tombstones
+    def request_of(self, handle: Handle) -> RequestId | None:
+        """The request that the peer's handle names; None if it has ended."""
+        if handle > self._last_handle_in:
+            raise RemoteProtocolError(
+                ErrorCode.ORDER_VIOLATION, f"handle {handle} names no request", spec="REQ-016"
+            )
+        return self.requests_in.get(handle)
+
+    def bury(self, handle: Handle) -> None:
+        """Forget a handle of the peer's whose request has ended."""
+        self.requests_in.pop(handle, None)
 
     def _own_hello(self, limits: Limits) -> bytes:
         about, binding = self._about, self._binding

@@ -64,7 +64,9 @@ class StageEndpoint(StageSteps):
         out: list[Effect] = []
         record = self._requests.get(request)
         if record is None:
+            self._answered(request)
             return (Release(request=request),)  # it ended while the driver was at work
+        record.is_reserving = False
         self._advance(record, RequestInput.RESERVED)
         commit = commit_to(record, self._offer, self._predecessor(record), self.limits)
         message = SignedMessage.sign(self.about.signer, "commit", commit.encode()).encode()
@@ -81,7 +83,10 @@ class StageEndpoint(StageSteps):
         """The state asked for does not fit."""
         out: list[Effect] = []
         record = self._requests.get(request)
-        if record is not None:
+        if record is None:
+            self._answered(request)
+        else:
+            record.is_reserving = False
             cell = self._advance(record, RequestInput.RESERVE_FAILED)
             self._refuse(record, cell.code, reason, now, out, release=False)
         return tuple(out)
@@ -97,7 +102,8 @@ class StageEndpoint(StageSteps):
             case StatusFrame():
                 record = self._by_onward(session, frame.handle)
                 for status in frame.records if record is not None else ():
-                    self._report(record, status, now)
+                    if record is not None and record.stage < status.stage < len(record.open.stages):
+                        self._report(record, status, now)
             case RefuseFrame():
                 self._on_refuse(session, frame, now, out)
             case CancelFrame():
@@ -116,10 +122,6 @@ class StageEndpoint(StageSteps):
 
     def _on_open(self, session: Session, frame: OpenFrame, now: Micros, out: list[Effect]) -> None:
         handle = frame.handle
-        if handle in session.requests_in or session.is_buried(handle):
-            raise RemoteProtocolError(
-                ErrorCode.ORDER_VIOLATION, f"handle {handle} is used twice", spec="REQ-013"
-            )
         message = SignedMessage.decode("open", frame.message)
         opened = Open.decode(message.body)
         record = StageRequest(
@@ -129,7 +131,7 @@ class StageEndpoint(StageSteps):
             upstream=session.connection,
             upstream_handle=handle,
         )
-        session.requests_in[handle] = opened.request_id
+        session.announce(handle, opened.request_id)
         refusal = self._check(session, record, now)
         if refusal is not None:
             session.bury(handle)
@@ -140,10 +142,10 @@ class StageEndpoint(StageSteps):
         out.append(Reserve(request=opened.request_id, positions_max=opened.positions_max))
 
     def _check(self, session: Session, record: StageRequest, now: Micros) -> Refusal | None:
-        if session.state is SessionState.DRAINING:
+        if self.is_draining or session.state is SessionState.DRAINING:
             return Refusal(ErrorCode.GOING_AWAY, "this node is leaving and takes no new requests")
-        if record.id in self._requests:
-            return Refusal(ErrorCode.NOT_AUTHORISED, "a request of this id is open here")
+        if record.id in self._requests or record.id in self._unanswered:
+            return Refusal(ErrorCode.NOT_AUTHORISED, "a request of this id is open here, or just ended")
         if len(self._requests) >= self.limits.requests_max:
             return Refusal(
                 ErrorCode.OVERLOADED, f"{self.limits.requests_max} requests are open here, no more are taken"
@@ -184,12 +186,11 @@ class StageEndpoint(StageSteps):
             raise RemoteProtocolError(
                 ErrorCode.ORDER_VIOLATION, f"a COMMIT of stage {frame.stage}", spec="REQ-014"
             )
+        message = SignedMessage.decode("commit", frame.message)
+        if not is_commit_to(message, record.message, record.open, frame.stage):
+            raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
         if frame.stage == record.stage + 1:
-            if not is_commit_to(
-                SignedMessage.decode("commit", frame.message), record.message, record.open, frame.stage
-            ):
-                raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
-            self._onward_is_ready(record)
+            self._onward_is_ready(record, now)
         self._send_upstream(
             record, CommitFrame(handle=record.upstream_handle, stage=frame.stage, message=frame.message), out
         )
@@ -218,7 +219,7 @@ class StageEndpoint(StageSteps):
             self._timers.pop(("attach", (session.connection, record.id)), None)
             record.onward = session.connection
             record.onward_handle = session.allocate(record.id)
-            self._onward_is_ready(record)
+            self._onward_is_ready(record, now)
             self._send(session, AttachedFrame(request_id=record.id, handle=record.onward_handle), out)
             return
 
@@ -236,14 +237,18 @@ class StageEndpoint(StageSteps):
         self._advance(record, RequestInput.ONWARD_LOST)
         self._refuse(record, ErrorCode.LIMIT_EXCEEDED, reason, now, out)
 
-    def _onward_is_ready(self, record: StageRequest) -> None:
+    def _onward_is_ready(self, record: StageRequest, now: Micros) -> None:
         self._advance(record, RequestInput.ONWARD_READY)
         self._timers.pop(("path", record.id), None)
+        self._await_step(record, now)
 
     def _on_refuse(self, session: Session, frame: RefuseFrame, now: Micros, out: list[Effect]) -> None:
         record = self._by_onward(session, frame.handle)
         if record is None:
             return
+        if not record.stage < frame.stage < len(record.open.stages):
+            what = f"a REFUSE of stage {frame.stage} from the stage after {record.stage}"
+            raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-065")
         refusal = RefuseFrame(
             handle=record.upstream_handle,
             stage=frame.stage,
@@ -264,9 +269,9 @@ class StageEndpoint(StageSteps):
         if record is None:
             return
         if message.signer != record.message.signer:
-            raise RemoteProtocolError(
-                ErrorCode.NOT_AUTHORISED, "a CANCEL that the client did not sign", spec="REQ-015"
-            )
+            # Not the neighbour's fault: it may have been asked for the same id by another client.
+            out.append(Trace(event="cancel_ignored", fields={"request": record.id}))
+            return
         self._advance(record, RequestInput.CANCEL)
         onward = self._onward_session(record)
         if onward is not None and not record.is_last:
@@ -283,6 +288,11 @@ class StageEndpoint(StageSteps):
                 cell = self._advance(record, RequestInput.OVERDUE)
                 what = "the client did not attach" if record.is_last else "the next stage did not commit"
                 self._refuse(record, cell.code, f"{what} within {self.limits.open_us_max} us", now, out)
+            case "idle":
+                record = self._requests[subject]
+                self._advance(record, RequestInput.STEP_REFUSED)
+                what = f"no step for {self.limits.request_idle_us_max / 1e6:g} s"
+                self._refuse(record, ErrorCode.EXPIRED, what, now, out)
             case "attach":
                 session = self._sessions.get(subject[0])
                 if session is not None:

@@ -31,7 +31,7 @@ from odsi_proto.wire.frames import (
     StatusRecord,
     encode_frame,
 )
-from odsi_proto.wire.step import StepHeader
+from odsi_proto.wire.step import DURATION_US_MAX, StepHeader
 
 _REFUSED_ON_ARRIVAL = frozenset(
     {
@@ -54,6 +54,9 @@ class StageSteps(Endpoint):
     ) -> None:
         super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
         self._requests: dict[RequestId, StageRequest] = {}
+        self._unanswered: dict[RequestId, int] = {}
+        """Ended requests, and how many answers the executor still owes for each: until they are in,
+        the id can not be opened again, so that no answer is taken for another request's."""
 
     def output(
         self,
@@ -69,6 +72,7 @@ class StageSteps(Endpoint):
         out: list[Effect] = []
         record = self._requests.get(request)
         if record is None:
+            self._answered(request)
             return ()
         self._advance(record, RequestInput.OUTPUT)
         step = self._step_with_executor(record, position)
@@ -107,7 +111,9 @@ class StageSteps(Endpoint):
         """The executor could not run a step."""
         out: list[Effect] = []
         record = self._requests.get(request)
-        if record is not None:
+        if record is None:
+            self._answered(request)
+        else:
             self._advance(record, RequestInput.OUTPUT)
             cell = self._advance_step(self._step_with_executor(record, position), StepInput.FAILED)
             self._advance(record, RequestInput.STEP_REFUSED)
@@ -138,6 +144,7 @@ class StageSteps(Endpoint):
             what = "the request is past its end"
             self._refuse(record, ErrorCode.EXPIRED, what, now, out, position=header.position)
             return None
+        self._await_step(record, now)
         kind = record.classify(header, None, header.remaining_us, self.limits)
         if kind in _REFUSED_ON_ARRIVAL:
             self._refuse_step(session, record, header, kind, now, out)
@@ -150,7 +157,7 @@ class StageSteps(Endpoint):
         if record is None:
             return
         digest = input_digest(step.payload)
-        remaining_us = self._remaining_on_arrival(session, header)
+        remaining_us = self._remaining_on_arrival(session, record, header)
         kind = record.classify(header, digest, remaining_us, self.limits)
         held = record.steps.get(header.position) if header.lineage == record.open.lineage else None
         match kind:
@@ -272,11 +279,25 @@ class StageSteps(Endpoint):
         out.append(send)
         return send
 
-    def _remaining_on_arrival(self, session: Session, header: StepHeader) -> Micros:
-        """The budget as it arrived; an estimate of the way above our own least one is given back."""
-        if session.rtt_min_us is None:
-            return header.remaining_us
-        return Micros(header.remaining_us + max(0, header.owd_us - session.rtt_min_us))
+    def _remaining_on_arrival(self, session: Session, record: StageRequest, header: StepHeader) -> Micros:
+        """The budget as it arrived, never above what the client gave.
+
+        Of the sender's estimate of the way, what is above our own least round trip is given back.
+        """
+        given_back_us = 0 if session.rtt_min_us is None else max(0, header.owd_us - session.rtt_min_us)
+        return Micros(
+            min(header.remaining_us + given_back_us, record.open.largest_budget_us, DURATION_US_MAX)
+        )
+
+    def _await_step(self, record: StageRequest, now: Micros) -> None:
+        """A ready request is given up when no step comes for long."""
+        self._timers["idle", record.id] = Micros(now + self.limits.request_idle_us_max)
+
+    def _answered(self, request: RequestId) -> None:
+        """The executor has answered for a request that has ended."""
+        owed = self._unanswered.pop(request, 0) - 1
+        if owed > 0:
+            self._unanswered[request] = owed
 
     def _report(self, record: StageRequest | None, status: StatusRecord, now: Micros) -> None:
         if record is None or len(record.records) >= STATUS_RECORDS_MAX:
@@ -348,11 +369,14 @@ class StageSteps(Endpoint):
         """Forget a request: its state, its timers, its handles; and tell whoever awaits its steps."""
         self._flush_status(record, out)
         assert record.state is RequestState.ENDED, "only the table ends a request"
+        owed = sum(step.state is StepState.RUNNING for step in record.steps.values()) + record.is_reserving
+        if owed:
+            self._unanswered[record.id] = owed
         for position, step in record.steps.items():
             self._timers.pop(("parked", (record.id, position)), None)
             if step.state is not StepState.DONE:
                 self._advance_step(step, StepInput.ENDED)
-        for reason_key in ("status", "path"):
+        for reason_key in ("status", "path", "idle"):
             self._timers.pop((reason_key, record.id), None)
         upstream, onward = self._sessions.get(record.upstream), self._onward_session(record)
         if upstream is not None:
@@ -383,14 +407,8 @@ class StageSteps(Endpoint):
 
     def _by_upstream(self, session: Session, handle: Handle) -> StageRequest | None:
         """The request that the peer's handle names; None if it has ended."""
-        request = session.requests_in.get(handle)
-        if request is not None:
-            return self._requests.get(request)
-        if session.is_buried(handle):
-            return None
-        raise RemoteProtocolError(
-            ErrorCode.ORDER_VIOLATION, f"handle {handle} names no request", spec="REQ-016"
-        )
+        request = session.request_of(handle)
+        return None if request is None else self._requests.get(request)
 
     def _by_onward(self, session: Session, handle: Handle) -> StageRequest | None:
         """The request that our own handle names; None if it has ended."""

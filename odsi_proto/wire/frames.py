@@ -14,6 +14,10 @@ from odsi_proto.wire.identity import SIGNATURE_BYTES
 from odsi_proto.wire.messages import LIST_ITEMS_MAX, REQUEST_ID_BYTES
 from odsi_proto.wire.varint import Cursor, encode_varint
 
+MESSAGE_BYTES_MAX = 65_500
+"""A signed message in a frame: with the longest handle and stage before it, the frame still fits
+``control_frame_bytes_max``, so whoever forwards one never sends what the next may not take."""
+
 REASON_BYTES_MAX = 512
 RETURN_TOKEN_BYTES = 16
 STATUS_RECORDS_MAX = 256
@@ -74,7 +78,7 @@ class OpenFrame:
     @classmethod
     def read(cls, cursor: Cursor) -> "OpenFrame":
         """From the bytes after type and length."""
-        return cls(handle=Handle(cursor.varint()), stage=_stage(cursor), message=bytes(cursor.rest()))
+        return cls(handle=Handle(cursor.varint()), stage=_stage(cursor), message=_message(cursor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class CommitFrame:
     @classmethod
     def read(cls, cursor: Cursor) -> "CommitFrame":
         """From the bytes after type and length."""
-        return cls(handle=Handle(cursor.varint()), stage=_stage(cursor), message=bytes(cursor.rest()))
+        return cls(handle=Handle(cursor.varint()), stage=_stage(cursor), message=_message(cursor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +270,7 @@ class CancelFrame:
     @classmethod
     def read(cls, cursor: Cursor) -> "CancelFrame":
         """From the bytes after type and length."""
-        return cls(message=bytes(cursor.rest()))
+        return cls(message=_message(cursor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +400,14 @@ def _reason(cursor: Cursor) -> str:
         return _bounded(cursor, REASON_BYTES_MAX).decode()
     except UnicodeDecodeError as error:
         raise Malformed("a reason that is not UTF-8", spec="WIRE-004") from error
+
+
+def _message(cursor: Cursor) -> bytes:
+    if cursor.left > MESSAGE_BYTES_MAX:
+        raise Malformed(
+            f"a signed message of {cursor.left} bytes, at most {MESSAGE_BYTES_MAX}", spec="WIRE-007"
+        )
+    return bytes(cursor.rest())
 
 
 def _bounded(cursor: Cursor, max_bytes: int) -> bytes:

@@ -227,6 +227,11 @@ class Open:
             )
         return opened
 
+    @property
+    def largest_budget_us(self) -> Micros:
+        """What no step can have more left of; without any deadline there is no such bound."""
+        return max((deadline.budget_us for deadline in self.deadlines), default=Micros(2**64 - 1))
+
     def budget_us(self, kind: int) -> Micros | None:
         """The budget of one deadline kind, if the client set it."""
         return next((d.budget_us for d in self.deadlines if d.kind == kind), None)

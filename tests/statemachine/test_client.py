@@ -88,15 +88,6 @@ def test_a_second_attached_changes_nothing() -> None:
     assert len(path.seen(RowsArrived)) == 2
 
 
-@pytest.mark.spec("REQ-013")
-def test_attached_under_a_handle_in_use_closes_the_connection() -> None:
-    path = answered()
-    handle = path.client._claims[path.request].return_handle
-    assert handle is not None
-    from_last_stage(path, AttachedFrame(request_id=path.request, handle=handle))
-    assert closes(path) == [ErrorCode.ORDER_VIOLATION]
-
-
 @pytest.mark.spec("REQ-024")
 def test_abandon_by_the_last_stage_fails_the_request() -> None:
     path = answered()
