@@ -61,6 +61,16 @@ class _Run:
     rows: asyncio.Queue[RowsArrived | RequestFailedError]
     last_step: Position = Position(0)
     """First position of the step whose rows came last."""
+    error: RequestFailedError | None = None
+    """Why the request ended, once it has."""
+
+    def fail(self, error: RequestFailedError) -> None:
+        """End the wait for the path or for rows, whichever it is."""
+        self.error = error
+        if self.ready.done():
+            self.rows.put_nowait(error)
+        else:
+            self.ready.set_exception(error)
 
 
 class Client:
@@ -123,6 +133,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._driver.shut_down()
+        closed = RequestFailedError("the client was closed")
+        for run in self._runs.values():
+            run.fail(closed)
+        for waiting in self._waiting.values():
+            waiting.set_exception(PeerError("the client was closed"))
         self._open_files.close()
 
     def prompt_tokens(self, prompt: str, *, chat: bool) -> list[int]:
@@ -170,7 +185,9 @@ class Client:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(effect)
             case PathReady():
-                self._runs[effect.request].ready.set_result(None)
+                ready = self._runs[effect.request].ready
+                if not ready.done():  # whoever waited may have been cancelled in this turn
+                    ready.set_result(None)
             case RowsArrived():
                 self._runs[effect.request].rows.put_nowait(effect)
             case StatusArrived():
@@ -255,8 +272,11 @@ class Client:
             per_token_us=PER_TOKEN_US,
             valid_s=REQUEST_VALID_S,
         )
+        first, last = (self._connections.get(p.participant) for p in (self.path[0], self.path[-1]))
+        if first is None or last is None:
+            lost = self.path[0 if first is None else -1]
+            raise PeerError(f"{lost.label}: lost again before the request was opened")
         self._runs[request] = run
-        first, last = (self._connections[p.participant] for p in (self.path[0], self.path[-1]))
         self._driver.act(self._endpoint.open(request, spec, first=first, last=last, now=now_us()))
         return run
 
@@ -289,6 +309,8 @@ class Client:
         yield tally.result(text + stream.finish(), finish)
 
     def _send(self, run: _Run, tokens: Sequence[int]) -> None:
+        if run.error is not None:
+            raise run.error
         with run.tally.embed_us.timed_us():
             payload = memoryview(encode_rows(self.config.codec, self.model.embed(tokens)))
         (step,) = self._endpoint.send_step(run.request, tokens, payload, now=now_us())
@@ -317,14 +339,10 @@ class Client:
         return token
 
     def _fail(self, effect: RequestFailed) -> None:
-        run = self._runs[effect.request]
-        stage = effect.stage
+        run, stage = self._runs[effect.request], effect.stage
         who = "the path" if stage is None else f"stage {stage} ({self.path[stage].label})"
         error = RequestFailedError(f"{who}: {ErrorCode.name_of(effect.code)}: {effect.reason}")
-        if run.ready.done():
-            run.rows.put_nowait(error)
-        else:
-            run.ready.set_exception(error)
+        run.fail(error)
 
 
 def _finish(is_end: bool, is_enough: bool, is_full: bool) -> FinishReason | None:

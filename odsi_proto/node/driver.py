@@ -13,7 +13,15 @@ import structlog
 
 from odsi_proto.node.certificate import make_certificate
 from odsi_proto.node.quic import QuicEndpoint
-from odsi_proto.statemachine.effects import Close, Effect, SendControl, SendStep, StopStream, Trace
+from odsi_proto.statemachine.effects import (
+    Close,
+    Effect,
+    Established,
+    SendControl,
+    SendStep,
+    StopStream,
+    Trace,
+)
 from odsi_proto.statemachine.endpoint import Endpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.units import ConnectionId, Micros
@@ -106,6 +114,9 @@ class Driver:
                     log.info("closed", peer=where, code=effect.code, reason=effect.reason)
                     self.quic.close(effect.connection, effect.code, effect.reason)
                     self._role.gone(effect.connection, effect.reason)
+                case Established():
+                    self.quic.authenticated(effect.connection)
+                    self._role.perform(effect)
                 case Trace():
                     log.info(effect.event, connection=effect.connection, **_plain(effect))
                 case _:

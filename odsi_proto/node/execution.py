@@ -1,12 +1,14 @@
 """The execution queue: one worker thread that runs steps, so that the event loop never computes.
 
 torch releases the interpreter lock inside its operators; QUIC keeps being served meanwhile. Jobs
-run in the order they were given, which keeps the steps of a request in order.
+run in the order they were given, which keeps the steps of a request in order. Reservations are no
+jobs: the loop makes them, and the worker only looks them up.
 """
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -35,20 +37,16 @@ class ExecutionQueue:
             1, thread_name_prefix="odsi-execution", initializer=torch.set_num_threads, initargs=(threads,)
         )
 
-    def reserve(self, effect: Reserve, answer: Callable[[str | None], None]) -> None:
-        """Set state aside; ``answer`` gets None, or why it does not fit."""
-
-        def job() -> str | None:
-            try:
-                self.engine.open(effect.request, effect.positions_max)
-            except CapacityError as error:
-                return str(error)
-            except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
-                log.exception("reserve failed", positions=effect.positions_max)
-                return f"no memory for {effect.positions_max} positions: {type(error).__name__}"
-            return None
-
-        self._submit(job, answer)
+    def reserve(self, effect: Reserve) -> str | None:
+        """Set state aside, at once: nobody's OPEN waits for compute. None, or why it does not fit."""
+        try:
+            self.engine.open(effect.request, effect.positions_max)
+        except CapacityError as error:
+            return str(error)
+        except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
+            log.exception("reserve failed", positions=effect.positions_max)
+            return f"no memory for {effect.positions_max} positions: {type(error).__name__}"
+        return None
 
     def run(self, effect: Run, answer: Callable[["Outcome"], None]) -> None:
         """Run a step; ``answer`` gets its rows or its failure, with the times of both ends."""
@@ -74,13 +72,9 @@ class ExecutionQueue:
         self._submit(job, answer)
 
     def release(self, effect: Release) -> None:
-        """Give state back; of a request that holds none, nothing."""
-
-        def job() -> None:
-            if self.engine.is_open(effect.request):
-                self.engine.close(effect.request)
-
-        self._submit(job, lambda _: None)
+        """Give state back; of a request that holds none, nothing. Its queued steps end unrun."""
+        if self.engine.is_open(effect.request):
+            self.engine.close(effect.request)
 
     def shut_down(self) -> None:
         """Finish the job under way and drop the rest."""
@@ -89,9 +83,11 @@ class ExecutionQueue:
     def _submit(self, job: Callable[[], T], answer: Callable[[T], None]) -> None:
         def work() -> None:
             result = job()
-            self._loop.call_soon_threadsafe(answer, result)
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waits
+                self._loop.call_soon_threadsafe(answer, result)
 
-        self._worker.submit(work)
+        with suppress(RuntimeError):  # the queue is shut down
+            self._worker.submit(work)
 
 
 class Outcome:

@@ -16,11 +16,12 @@ import structlog
 from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation, pull_quic_header
 
+from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
+from odsi_proto.node.credit import STRANGER_BYTES, CreditedConnection
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.units import ConnectionId, Micros, ParticipantId
@@ -31,11 +32,11 @@ log = structlog.get_logger(__name__)
 DATAGRAM_BYTES = 1232
 """UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
 
-_CONNECTION_DATA = 16 << 20
-"""Flow-control credit of a connection: what a peer can make us buffer before we have read it."""
+_UNSENT_BYTES_MAX = 8 << 20
+"""Control bytes that wait for a peer who grants no credit; more closes the connection."""
 
-_STREAM_DATA = 4 << 20
-"""Credit of one stream; a larger step gets more as it is read."""
+_ACK_DELAY_S_MAX = 0.025
+"""A peer may announce seconds, and the silence after which it is lost would grow with them."""
 
 _CID_BYTES = 8
 _CLOSE_REASON_BYTES_MAX = 256
@@ -69,7 +70,7 @@ class _Link:
     """One QUIC connection and what the endpoint keeps beside it."""
 
     id: ConnectionId
-    quic: QuicConnection
+    quic: CreditedConnection
     is_dialler: bool
     expected: ParticipantId | None
     control_stream: int | None = None
@@ -77,6 +78,8 @@ class _Link:
     rtt_min_s: float = float("inf")
     timer: asyncio.TimerHandle | None = None
     pinger: asyncio.TimerHandle | None = None
+    deadline: asyncio.TimerHandle | None = None
+    """Ends the connection unless its peer is authenticated before."""
 
 
 class QuicEndpoint:
@@ -95,6 +98,7 @@ class QuicEndpoint:
         self._by_cid: dict[bytes, _Link] = {}
         self._dirty: dict[ConnectionId, _Link] = {}
         self._ids = count(1)
+        self._is_shut_down = False
         self._accepting = self._configuration(is_client=False)
 
     async def bind(self, host: str, port: int) -> tuple[str, int]:
@@ -104,12 +108,22 @@ class QuicEndpoint:
     async def dial(self, host: str, port: int, expected: ParticipantId | None) -> ConnectionId:
         """Start to connect; the handler is told the outcome. Raises ``PeerError`` for an unknown host."""
         address = await self._sockets.resolve(host, port)
-        quic = QuicConnection(configuration=self._configuration(is_client=True))
+        if self._is_shut_down:
+            raise PeerError("this side is shutting down")
+        quic = CreditedConnection(configuration=self._configuration(is_client=True))
         quic.connect(address, now=self._loop.time())
         link = self._add(quic, is_dialler=True, expected=expected)
         self._by_cid[quic.host_cid] = link
         self.flush()
         return link.id
+
+    def authenticated(self, connection: ConnectionId) -> None:
+        """The peer has proved who it is: no deadline any more, and more credit."""
+        link = self._links.get(connection)
+        if link is not None:
+            link.quic.trust()
+            if link.deadline is not None:
+                link.deadline.cancel()
 
     def send_control(self, connection: ConnectionId, data: bytes) -> None:
         """Append to our control stream, the first stream that we open."""
@@ -120,6 +134,8 @@ class QuicEndpoint:
             link.control_stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
         link.quic.send_stream_data(link.control_stream, data)
         self._dirty[connection] = link
+        if len(link.quic._streams[link.control_stream].sender._buffer) > _UNSENT_BYTES_MAX:
+            self._give_up(link, ErrorCode.OVERLOADED, "the peer does not read what it is sent")
 
     def send_step(self, connection: ConnectionId, header: bytes, payload: memoryview) -> None:
         """Open a stream, send header and payload, finish it."""
@@ -150,7 +166,8 @@ class QuicEndpoint:
         self._remove(link)
 
     def shut_down(self) -> None:
-        """Close every connection and the sockets."""
+        """Close every connection and the sockets; nothing is dialled any more."""
+        self._is_shut_down = True
         for link in tuple(self._links.values()):
             self.close(link.id, ErrorCode.NO_ERROR, "")
         self._sockets.close()
@@ -162,8 +179,7 @@ class QuicEndpoint:
             self._guarded(self._drain_events, link)
             if link.id in self._links:
                 self._dirty.pop(link.id, None)  # what its own events marked goes out now
-                self._transmit(link)
-                self._arm(link)
+                self._guarded(self._transmit_and_arm, link)
 
     def address_of(self, connection: ConnectionId) -> str:
         """Where the peer is, for messages."""
@@ -177,8 +193,18 @@ class QuicEndpoint:
             action(link)
         except Exception:
             log.exception("bug", peer=self.address_of(link.id))
-            self.close(link.id, ErrorCode.INTERNAL, "internal error")
-            self._handler.lost(link.id, "internal error on this side, please report the log")
+            self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
+
+    def _give_up(self, link: _Link, code: ErrorCode, reason: str) -> None:
+        """Close a connection on our own account, and tell the handler."""
+        if link.id in self._links:
+            self.close(link.id, code, reason)
+            self._handler.lost(link.id, reason)
+
+    def _handshake_overdue(self, link: _Link) -> None:
+        within = f"{self._limits.handshake_us_max / 1e6:g} s"
+        what = "the handshake took longer than" if link.is_ready else "no answer within"
+        self._give_up(link, ErrorCode.HANDSHAKE_TIMEOUT, f"{what} {within}")
 
     def _configuration(self, *, is_client: bool) -> QuicConfiguration:
         configuration = QuicConfiguration(
@@ -186,8 +212,8 @@ class QuicEndpoint:
             alpn_protocols=[self._alpn],
             connection_id_length=_CID_BYTES,
             idle_timeout=self._limits.silence_us_max / 1e6,
-            max_data=_CONNECTION_DATA,
-            max_stream_data=_STREAM_DATA,
+            max_data=STRANGER_BYTES,
+            max_stream_data=STRANGER_BYTES,
             max_datagram_size=DATAGRAM_BYTES,
             verify_mode=ssl.CERT_NONE,  # the session pins the key and the certificate
         )
@@ -196,8 +222,10 @@ class QuicEndpoint:
             configuration.private_key = self._certificate.private_key
         return configuration
 
-    def _add(self, quic: QuicConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
+    def _add(self, quic: CreditedConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
         link = _Link(ConnectionId(next(self._ids)), quic, is_dialler, expected)
+        seconds = self._limits.handshake_us_max / 1e6
+        link.deadline = self._loop.call_later(seconds, self._handshake_overdue, link)
         self._links[link.id] = link
         self._dirty[link.id] = link
         return link
@@ -208,7 +236,10 @@ class QuicEndpoint:
             return
         now = self._loop.time()
         self._guarded(lambda link: link.quic.receive_datagram(datagram, address, now=now), link)
-        self._dirty[link.id] = link
+        if link.quic.get_peer_address() is None:
+            self._remove(link)  # an Initial that did not decrypt opens nothing
+        elif link.id in self._links:
+            self._dirty[link.id] = link
 
     def _route(self, datagram: bytes, address: SocketAddress) -> _Link | None:
         """The connection a datagram belongs to; a fitting Initial opens one."""
@@ -235,7 +266,7 @@ class QuicEndpoint:
         )
         if not is_opening or len(self._links) >= self._limits.connections_max:
             return None
-        quic = QuicConnection(
+        quic = CreditedConnection(
             configuration=self._accepting, original_destination_connection_id=header.destination_cid
         )
         link = self._add(quic, is_dialler=False, expected=None)
@@ -250,10 +281,12 @@ class QuicEndpoint:
                 case events.StreamDataReceived() if event.stream_id & _UNIDIRECTIONAL:
                     self._handler.stream_data(link.id, event.stream_id, event.data, event.end_stream)
                 case events.StreamDataReceived():
-                    self.close(link.id, ErrorCode.ORDER_VIOLATION, "version 1 has no bidirectional streams")
-                    self._handler.lost(link.id, "the peer opened a bidirectional stream")
+                    self._give_up(link, ErrorCode.ORDER_VIOLATION, "version 1 has no bidirectional streams")
                 case events.StreamReset() if event.stream_id & _UNIDIRECTIONAL:
                     self._handler.stream_reset(link.id, event.stream_id)
+                case events.StopSendingReceived() if event.stream_id == link.control_stream:
+                    what = "the peer reads no more of the control stream"
+                    self._give_up(link, ErrorCode.ORDER_VIOLATION, what)
                 case events.ConnectionIdIssued():
                     self._by_cid[event.connection_id] = link
                 case events.ConnectionIdRetired():
@@ -270,6 +303,7 @@ class QuicEndpoint:
 
     def _connected(self, link: _Link) -> None:
         link.is_ready = True
+        link.quic._loss.max_ack_delay = min(link.quic._loss.max_ack_delay, _ACK_DELAY_S_MAX)
         certificate = link.quic.tls._peer_certificate if link.is_dialler else self._certificate.x509
         assert certificate is not None, "TLS 1.3 has no acceptor without a certificate"
         binding = Binding(
@@ -307,6 +341,10 @@ class QuicEndpoint:
         for datagram, address in link.quic.datagrams_to_send(now=self._loop.time()):
             self._sockets.send(datagram, address)
 
+    def _transmit_and_arm(self, link: _Link) -> None:
+        self._transmit(link)
+        self._arm(link)
+
     def _arm(self, link: _Link) -> None:
         at = link.quic.get_timer()
         if link.timer is not None:
@@ -317,7 +355,8 @@ class QuicEndpoint:
 
     def _timer_due(self, link: _Link) -> None:
         link.timer = None
-        link.quic.handle_timer(now=self._loop.time())
+        now = self._loop.time()
+        self._guarded(lambda link: link.quic.handle_timer(now=now), link)
         self._dirty[link.id] = link
         self.flush()
 
@@ -326,6 +365,6 @@ class QuicEndpoint:
         self._dirty.pop(link.id, None)
         for cid in [cid for cid, other in self._by_cid.items() if other is link]:
             del self._by_cid[cid]
-        for handle in (link.timer, link.pinger):
+        for handle in (link.timer, link.pinger, link.deadline):
             if handle is not None:
                 handle.cancel()

@@ -47,6 +47,7 @@ class Node:
         self._redials: dict[ParticipantId, asyncio.Task[None]] = {}
         self._dialled: dict[ConnectionId, Peer] = {}
         self._pauses: dict[ParticipantId, float] = {}
+        self._is_leaving = False
 
     @property
     def participant(self) -> ParticipantId:
@@ -88,6 +89,7 @@ class Node:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_leaving = True
         for task in self._redials.values():
             task.cancel()
         self._driver.act(self._endpoint.drain("the node is stopping", now=now_us()))
@@ -110,7 +112,9 @@ class Node:
         """The driver hands over what is not about bytes."""
         match effect:
             case Reserve():
-                self._execution.reserve(effect, lambda reason: self._reserved(effect, reason))
+                # Not here: the effects that came with this one go first.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._reserved, effect, self._execution.reserve(effect))
             case Run():
                 self._execution.run(effect, lambda outcome: self._ran(effect, outcome))
             case Release():
@@ -170,6 +174,8 @@ class Node:
         )
 
     def _dial_soon(self, peer: Peer) -> None:
+        if self._is_leaving:
+            return
         pause = self._pauses.get(peer.participant, 0.0)
         self._pauses[peer.participant] = min(max(2 * pause, REDIAL_FIRST_S), REDIAL_MAX_S)
         self._redials[peer.participant] = asyncio.create_task(self._dial(peer, pause))

@@ -33,8 +33,8 @@ class UdpSockets:
         try:
             family, address = await self._resolve(host, port)
             bound = self._open(family, address)
-        except OSError as error:
-            raise ConfigError(f"can not listen on {host}:{port}: {error.strerror or error}") from error
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"can not listen on {host}:{port}: {_why(error)}") from error
         return bound.getsockname()[0], bound.getsockname()[1]
 
     async def resolve(self, host: str, port: int) -> SocketAddress:
@@ -43,8 +43,8 @@ class UdpSockets:
             family, address = await self._resolve(host, port)
             if family not in self._sockets:
                 self._open(family, ("::", 0, 0, 0) if family == socket.AF_INET6 else ("0.0.0.0", 0))
-        except OSError as error:
-            raise PeerError(f"{host}:{port}: {error.strerror or error}") from error
+        except (OSError, UnicodeError) as error:
+            raise PeerError(f"{host}:{port}: {_why(error)}") from error
         return address
 
     def send(self, datagram: bytes, address: SocketAddress) -> None:
@@ -91,3 +91,10 @@ class UdpSockets:
                 continue  # an ICMP error of an earlier datagram
             self._receive(datagram, address)
         self._burst_ended()
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    """A host name that is too long, or has an empty label, is a ``UnicodeError`` to Python."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "not a host name"
