@@ -39,7 +39,7 @@ _ACK_DELAY_S_MAX = 0.025
 """A peer may announce seconds, and the silence after which it is lost would grow with them."""
 
 _CID_BYTES = 8
-_CLOSE_REASON_BYTES_MAX = 256
+CLOSE_REASON_BYTES_MAX = 256
 """A close must fit one packet."""
 
 _UNIDIRECTIONAL = 0x02
@@ -159,7 +159,7 @@ class QuicEndpoint:
         link = self._links.get(connection)
         if link is None:
             return
-        phrase = reason.encode()[:_CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
+        phrase = reason.encode()[:CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
         self._transmit(link)
         link.quic.close(error_code=code, reason_phrase=phrase)
         self._transmit(link)
