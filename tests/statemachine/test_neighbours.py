@@ -70,7 +70,7 @@ class HostileClient:
     def any_step(self) -> None:
         if not self.ids:
             return
-        self.path.request = self.random.choice(self.ids)
+        self.path.request = self.random.choice(list(self.path.client._claims) or self.ids)
         claim = self.path.client._claims.get(self.path.request)
         own = claim.first_handle if claim is not None else 0
         position = self.random.choice((0, 0, 0, 1, 2, 6))
