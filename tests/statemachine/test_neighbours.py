@@ -39,9 +39,10 @@ class HostileClient:
         self.ids: list[RequestId] = []
 
     def act(self) -> None:
-        self.random.choice(
-            (self.open, self.honest_step, self.any_step, self.any_frame, self.end, self.again)
-        )()
+        acts = (self.open, self.honest_step, self.any_step, self.any_frame, self.end, self.again)
+        (act,) = self.random.choices(acts, weights=(4, 4, 9, 1, 1, 1))
+        (act if self.path.client._claims else self.open)()
+        self.path.stages[0].rtt_measured(self.path.first_at_stage, Micros(10))
         if self.random.random() < 0.6:
             self.path.settle(self.random.choice((500, 1_500, 5_000, 50_000)))
 
@@ -68,8 +69,6 @@ class HostileClient:
             return  # nothing is open
 
     def any_step(self) -> None:
-        if not self.ids:
-            return
         self.path.request = self.random.choice(list(self.path.client._claims) or self.ids)
         claim = self.path.client._claims.get(self.path.request)
         own = claim.first_handle if claim is not None else 0
@@ -77,7 +76,7 @@ class HostileClient:
         header = self.path.header(
             position,
             self.random.randint(1, 4),
-            handle=Handle(self.random.choice((own, own, own, len(self.ids)))),
+            handle=Handle(own if self.random.random() < 0.95 else len(self.ids)),
             lineage=self.random.choice((0, 0, 0, 1)),
             attempt=self.random.choice((0, 1, 1 << 40)),
             remaining_us=Micros(self.random.choice((0, 1, 10**6, DURATION_US_MAX))),
