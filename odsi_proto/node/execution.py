@@ -6,6 +6,7 @@ jobs: the loop makes them, and the worker only looks them up.
 """
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -44,7 +45,7 @@ class ExecutionQueue:
         except CapacityError as error:
             return str(error)
         except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
-            log.exception("reserve failed", positions=effect.positions_max)
+            log.error("reserve failed", positions=effect.positions_max, reason=str(error))
             return f"no memory for {effect.positions_max} positions: {type(error).__name__}"
         return None
 
@@ -65,7 +66,8 @@ class ExecutionQueue:
             except OdsiError as error:
                 return Outcome(started_us, now_us(), None, str(error))
             except Exception as error:
-                log.exception("bug", position=effect.position)
+                # As text: a renderer that shows local variables would show tensors for minutes.
+                log.error("bug", position=effect.position, traceback=traceback.format_exc())
                 return Outcome(started_us, now_us(), None, f"internal error: {type(error).__name__}")
             return Outcome(started_us, now_us(), memoryview(rows), "")
 

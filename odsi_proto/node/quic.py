@@ -7,6 +7,7 @@ turn produced shares packets.
 
 import asyncio
 import ssl
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -192,7 +193,8 @@ class QuicEndpoint:
         try:
             action(link)
         except Exception:
-            log.exception("bug", peer=self.address_of(link.id))
+            # As text: a renderer that shows local variables would show keys, and tensors for minutes.
+            log.error("bug", peer=self.address_of(link.id), traceback=traceback.format_exc())
             self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
 
     def _give_up(self, link: _Link, code: ErrorCode, reason: str) -> None:
