@@ -63,6 +63,13 @@ class Limits:
     open_us_max: Micros = Micros(4_000_000)
     """From OPEN to the last COMMIT and ATTACHED of the path; nothing in it waits for compute."""
 
+    abandoned_us_max: Micros = Micros(700_000)
+    """How long a client waits, after the last stage gave up, for the path to say who is the cause: two
+    neighbours of a dead stage notice within a keep-alive of each other."""
+
+    answer_us_max: Micros = Micros(2_500_000)
+    """For a dialled address to answer at all: three of QUIC's first packets."""
+
     silence_us_max: Micros = Micros(3_500_000)
     """A connection on which nothing arrived for this long, keep-alives included, is lost."""
 

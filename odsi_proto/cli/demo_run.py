@@ -22,7 +22,7 @@ from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.node.identity_files import ephemeral_signer
 from odsi_proto.node.result import GenerationResult
-from odsi_proto.routing.path import Peer
+from odsi_proto.routing.path import Peer, even_cuts
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ SINGLE_PROCESS_S_MAX = 60.0
 async def demonstrate(options: GenerationOptions, output: Output, *, stages_count: int) -> None:
     """Show the whole; every process started here has ended when this returns or raises."""
     model = options.model or default_model_path()
-    GgufFile(model).close()  # before any process is started for a file that is none
+    _check_cuts(model, stages_count)
     output.note(f"starting {stages_count} nodes, each a process of its own")
     started_s = time.monotonic()
     async with stage_processes(stages_count) as stages:
@@ -49,6 +49,17 @@ async def demonstrate(options: GenerationOptions, output: Output, *, stages_coun
     cuts = [stage.layers.first for stage in result.stages[1:]]
     single = await _single_process(model, cuts, options, time_s_max)
     _conclude(result, single, options, output)
+
+
+def _check_cuts(model: Path, stages_count: int) -> None:
+    """Before any process is started: that the file has as many blocks as there are stages.
+
+    What reads it in full needs torch, which takes seconds to import.
+    """
+    with GgufFile(model) as file:
+        layers_count = file.integer(f"{file.text('general.architecture')}.block_count")
+    if layers_count is not None and stages_count > layers_count:
+        even_cuts(layers_count, stages_count)
 
 
 async def _generate(

@@ -75,7 +75,8 @@ def generate(
                 fixed = path is not None
                 _generate_over(path or peers, options, signer, delivery, progress, fixed_path=fixed)
         output.emit("result", {**result_fields(delivery.result), "seed": options.sampling.seed})
-        output.note(summary(delivery.result))
+        seed = options.sampling.seed
+        output.note(summary(delivery.result) + (f", seed {seed}" if seed is not None else ""))
 
 
 def _generate_locally(

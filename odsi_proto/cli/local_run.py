@@ -20,6 +20,7 @@ from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.local import generate_local, prompt_tokens
+from odsi_proto.kernels.manifest import load_or_build, sidecar_path
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.kernels.sampling import Sampler, Sampling
 from odsi_proto.kernels.tokenizer import TextTokenizer
@@ -93,11 +94,12 @@ def run_locally(
         tokenizer = TextTokenizer(file)
         config = read_config(file)
         prompt_ids = prompt_tokens(file, tokenizer, options.prompt, chat=options.chat, context=config.context)
-        client = _TimedClient.load(file, None)
+        manifest = load_or_build(file) if sidecar_path(file.path).exists() else None
+        client = _TimedClient.load(file, manifest)
         engines = [
             _TimedStage.load(
                 file,
-                None,
+                manifest,
                 layers,
                 threads=options.threads,
                 progress=partial(progress, f"loading layers {layers}"),

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -106,6 +107,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    if sys.stderr is None:  # closed by the caller: nobody wants to hear of it
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the program
+    if sys.stdout is None:
+        sys.stderr.write("odsi: error: standard output is closed\n")
+        sys.exit(ExitCode.BROKEN_PIPE)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no failure

@@ -32,8 +32,9 @@ MEMORY_BYTES_MAX = 512 << 20
 CPU_S_MAX = 2
 """Start-up takes 0.1 s, an honest template under a millisecond."""
 
-WALL_S_MAX = 3.0
-"""For a child that waits instead of computing; under the 5 s in which any error must show."""
+WALL_S_MAX = 30.0
+"""For a machine too busy to run the child at all: a template can compute, which CPU time bounds, but
+it can not wait."""
 
 _CHILD = Path(__file__).with_name("chat_child.py")
 
@@ -89,7 +90,7 @@ def _run_child(file: GgufFile, request: bytes) -> _Reply:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        file.fail(f"the chat template ran longer than {WALL_S_MAX:g} s")
+        file.fail(f"the chat template did not come to run within {WALL_S_MAX:g} s; is the machine busy?")
     if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         file.fail(f"the chat template used more than {CPU_S_MAX} s of processor time")
     if child.returncode:

@@ -204,9 +204,11 @@ class QuicEndpoint:
             self._handler.lost(link.id, reason)
 
     def _handshake_overdue(self, link: _Link) -> None:
-        within = f"{self._limits.handshake_us_max / 1e6:g} s"
-        what = "the handshake took longer than" if link.is_ready else "no answer within"
-        self._give_up(link, ErrorCode.HANDSHAKE_TIMEOUT, f"{what} {within}")
+        if link.is_ready:
+            what = f"the handshake took longer than {self._limits.handshake_us_max / 1e6:g} s"
+        else:
+            what = f"no answer within {self._limits.answer_us_max / 1e6:g} s"
+        self._give_up(link, ErrorCode.HANDSHAKE_TIMEOUT, what)
 
     def _configuration(self, *, is_client: bool) -> QuicConfiguration:
         configuration = QuicConfiguration(
@@ -226,7 +228,8 @@ class QuicEndpoint:
 
     def _add(self, quic: CreditedConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
         link = _Link(ConnectionId(next(self._ids)), quic, is_dialler, expected)
-        seconds = self._limits.handshake_us_max / 1e6
+        limit_us = self._limits.answer_us_max if is_dialler else self._limits.handshake_us_max
+        seconds = limit_us / 1e6
         link.deadline = self._loop.call_later(seconds, self._handshake_overdue, link)
         self._links[link.id] = link
         self._dirty[link.id] = link
@@ -305,6 +308,10 @@ class QuicEndpoint:
 
     def _connected(self, link: _Link) -> None:
         link.is_ready = True
+        if link.is_dialler and link.deadline is not None:
+            link.deadline.cancel()
+            rest_s = (self._limits.handshake_us_max - self._limits.answer_us_max) / 1e6
+            link.deadline = self._loop.call_later(rest_s, self._handshake_overdue, link)
         link.quic._loss.max_ack_delay = min(link.quic._loss.max_ack_delay, _ACK_DELAY_S_MAX)
         certificate = link.quic.tls._peer_certificate if link.is_dialler else self._certificate.x509
         assert certificate is not None, "TLS 1.3 has no acceptor without a certificate"

@@ -86,6 +86,8 @@ class Claim:
     started_us: Micros = Micros(0)
     """When the first step was sent: the chunks of a prompt share one budget."""
     tag: Tag = Tag(b"")
+    abandoned: AbandonFrame | None = None
+    """The last stage's word that no rows will come, until REFUSE says why."""
     awaited: dict[Position, StepHeader] = field(default_factory=dict)
     """Steps sent whose rows have not come back; bounded by what the caller has in flight."""
     reported: dict[Position, StageIndex] = field(default_factory=dict)
@@ -210,9 +212,11 @@ class ClientEndpoint(Endpoint):
                     self._fail(request, claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
             case AbandonFrame():
                 claim = self._by_return(session, frame.handle)
-                if claim is not None:
-                    last, request = StageIndex(len(claim.open.stages) - 1), claim.open.request_id
-                    self._fail(request, claim, ClaimInput.REFUSE, last, frame.code, frame.reason, out)
+                if claim is not None and claim.abandoned is None:
+                    # The last stage is seldom the cause; whoever is says so by REFUSE, along the path.
+                    claim.abandoned = frame
+                    key = ("abandoned", claim.open.request_id)
+                    self._timers[key] = Micros(now + self.limits.abandoned_us_max)
             case _:
                 raise RemoteProtocolError(
                     ErrorCode.ORDER_VIOLATION, f"{type(frame).__name__} sent to a client", spec="REQ-012"
@@ -314,6 +318,11 @@ class ClientEndpoint(Endpoint):
                 what = f"the path was not ready within {self.limits.open_us_max} us"
                 stage = StageIndex(missing[0] if missing else len(claim.open.stages) - 1)
                 self._fail(subject, claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
+            case "abandoned":
+                claim = self._claims[subject]
+                assert claim.abandoned is not None
+                code, what = claim.abandoned.code, f"the last stage gave up: {claim.abandoned.reason}"
+                self._fail(subject, claim, ClaimInput.REFUSE, None, code, what, out)
             case "result":
                 request, position = subject
                 claim = self._claims[request]
@@ -329,7 +338,7 @@ class ClientEndpoint(Endpoint):
         request: RequestId,
         claim: Claim,
         why: ClaimInput,
-        stage: StageIndex,
+        stage: StageIndex | None,
         code: int,
         reason: str,
         out: list[Effect],
@@ -352,6 +361,7 @@ class ClientEndpoint(Endpoint):
         if last is not None and claim.return_handle is not None:
             last.bury(claim.return_handle)
         self._timers.pop(("path", request), None)
+        self._timers.pop(("abandoned", request), None)
         for position in claim.awaited:
             self._timers.pop(("result", (request, position)), None)
         del self._claims[request]

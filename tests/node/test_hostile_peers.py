@@ -59,7 +59,7 @@ def test_a_peer_whose_handshake_never_ends_is_given_up() -> None:
         transport.close()
         return recorder.reasons[0]
 
-    assert asyncio.run(run()) == "no answer within 4 s"
+    assert asyncio.run(run()) == "no answer within 2.5 s"
 
 
 class BusyEngine:
