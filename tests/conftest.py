@@ -1,6 +1,9 @@
 """Options and profiles of the whole suite."""
 
+from collections.abc import Iterator
+
 import pytest
+import structlog
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=100)
@@ -10,3 +13,10 @@ settings.load_profile("ci")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Goldens change only on request, and the change is reviewed like code."""
     parser.addoption("--rewrite", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_the_library_leaves_them() -> Iterator[None]:
+    """A command that ran in this process configured a log whose stream is gone with its test."""
+    yield
+    structlog.reset_defaults()

@@ -116,7 +116,7 @@ def read_prompt(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:  # what Python makes of an argument in another encoding
         raise ConfigError("the prompt is not UTF-8") from error
-    if not text:
+    if not text.strip():
         raise ConfigError("the prompt is empty")
     return text
 

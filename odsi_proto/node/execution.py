@@ -66,9 +66,8 @@ class ExecutionQueue:
             except OdsiError as error:
                 return Outcome(started_us, now_us(), None, str(error))
             except Exception as error:
-                # As text: a renderer that shows local variables would show tensors for minutes.
-                log.error("bug", position=effect.position, traceback=traceback.format_exc())
-                return Outcome(started_us, now_us(), None, f"internal error: {type(error).__name__}")
+                reason = f"internal error: {type(error).__name__}"
+                return Outcome(started_us, now_us(), None, reason, bug=traceback.format_exc())
             return Outcome(started_us, now_us(), memoryview(rows), "")
 
         self._submit(job, answer)
@@ -95,10 +94,14 @@ class ExecutionQueue:
 class Outcome:
     """How a step ended."""
 
-    __slots__ = ("finished_us", "reason", "rows", "started_us")
+    __slots__ = ("bug", "finished_us", "reason", "rows", "started_us")
 
-    def __init__(self, started_us: Micros, finished_us: Micros, rows: memoryview | None, reason: str) -> None:
+    def __init__(
+        self, started_us: Micros, finished_us: Micros, rows: memoryview | None, reason: str, *, bug: str = ""
+    ) -> None:
         self.started_us = started_us
         self.finished_us = finished_us
         self.rows = rows
         self.reason = reason
+        self.bug = bug
+        """A traceback, where the failure is our own; logged by the loop, once the request has its answer."""

@@ -193,9 +193,10 @@ class QuicEndpoint:
         try:
             action(link)
         except Exception:
-            # As text: a renderer that shows local variables would show keys, and tensors for minutes.
-            log.error("bug", peer=self.address_of(link.id), traceback=traceback.format_exc())
+            # Logged as text: a renderer that shows local variables would show keys.
+            bug, peer = traceback.format_exc(), self.address_of(link.id)
             self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
+            log.error("bug", peer=peer, traceback=bug)
 
     def _give_up(self, link: _Link, code: ErrorCode, reason: str) -> None:
         """Close a connection on our own account, and tell the handler."""

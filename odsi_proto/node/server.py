@@ -161,6 +161,9 @@ class Node:
         request, position = effect.request, effect.position
         if outcome.rows is None:
             self._driver.act(self._endpoint.failed(request, position, outcome.reason, now=now_us()))
+            if outcome.bug:
+                # As text: a renderer that shows local variables would show tensors for minutes.
+                log.error("bug", position=position, traceback=outcome.bug)
             return
         self._driver.act(
             self._endpoint.output(

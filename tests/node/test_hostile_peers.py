@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+import structlog
 from node.live import client, generate, swarm
 from node.test_quic import Recorder, endpoint
 
@@ -62,6 +63,18 @@ def test_a_peer_whose_handshake_never_ends_is_given_up() -> None:
     assert asyncio.run(run()) == "no answer within 2.5 s"
 
 
+STEP = Run(
+    request=RequestId(bytes(16)),
+    position=Position(0),
+    count=1,
+    payload=memoryview(bytes(4)),
+    codec_in=ActivationCodec.F32,
+    codec_out=ActivationCodec.F32,
+    rows_out_max=1,
+    remaining_us=Micros(1),
+)
+
+
 class BusyEngine:
     """Computes until it is told to stop."""
 
@@ -83,17 +96,7 @@ def test_an_open_does_not_wait_behind_somebody_elses_prompt() -> None:
     async def run() -> None:
         engine, answers = BusyEngine(), []
         queue = ExecutionQueue(engine, threads=1)  # type: ignore[arg-type]
-        step = Run(
-            request=RequestId(bytes(16)),
-            position=Position(0),
-            count=1,
-            payload=memoryview(bytes(4)),
-            codec_in=ActivationCodec.F32,
-            codec_out=ActivationCodec.F32,
-            rows_out_max=1,
-            remaining_us=Micros(1),
-        )
-        queue.run(step, answers.append)
+        queue.run(STEP, answers.append)
         assert queue.reserve(Reserve(request=RequestId(b"x" * 16), positions_max=1)) is None
         assert engine.opened == [b"x" * 16]
         assert not answers
@@ -148,3 +151,23 @@ def test_a_host_name_that_is_none_is_a_peer_error() -> None:
         return str(caught.value)
 
     assert "not a host name" in asyncio.run(run())
+
+
+def test_a_log_that_can_not_be_written_does_not_keep_an_answer_back() -> None:
+    """The worker used to log its own bugs: with the log's stream closed, the request never ended."""
+
+    def broken(*args: object) -> None:
+        raise ValueError("I/O operation on closed file")
+
+    async def run() -> str:
+        structlog.configure(processors=[broken])  # type: ignore[list-item]
+        engine = BusyEngine()
+        engine.step = broken  # type: ignore[method-assign,assignment]
+        queue = ExecutionQueue(engine, threads=1)  # type: ignore[arg-type]
+        answer = asyncio.get_running_loop().create_future()
+        queue.run(STEP, answer.set_result)
+        outcome = await asyncio.wait_for(answer, 10)
+        await asyncio.to_thread(queue.shut_down)
+        return str(outcome.reason)
+
+    assert asyncio.run(run()) == "internal error: TypeError"
