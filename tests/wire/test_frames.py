@@ -9,7 +9,7 @@ from wire.samples import any_frames, known_frames, status_records, unknown_frame
 from odsi_proto.errors import Incomplete, Malformed
 from odsi_proto.wire import frames
 from odsi_proto.wire.codepoints import FrameType
-from odsi_proto.wire.frames import Frame, decode_frame, encode_frame
+from odsi_proto.wire.frames import MESSAGE_BYTES_MAX, Frame, decode_frame, encode_frame
 from odsi_proto.wire.messages import LIST_ITEMS_MAX
 from odsi_proto.wire.varint import Cursor, encode_varint
 
@@ -163,3 +163,19 @@ def test_a_leaf_of_one_byte_too_many_is_malformed() -> None:
 @given(status_records)
 def test_a_status_record_reads_back(record: frames.StatusRecord) -> None:
     assert frames.StatusRecord.read(Cursor(record.encode())) == record
+
+
+@pytest.mark.spec("WIRE-007")
+@pytest.mark.parametrize("frame_type", [FrameType.OPEN, FrameType.COMMIT, FrameType.CANCEL])
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_signed_message_may_be_as_long_as_its_bound_and_no_longer(
+    frame_type: FrameType, surplus: int
+) -> None:
+    prefix = b"" if frame_type is FrameType.CANCEL else b"\x00\x00"
+    payload = prefix + bytes(MESSAGE_BYTES_MAX + surplus)
+    raw = encode_varint(frame_type) + encode_varint(len(payload)) + payload
+    if surplus:
+        with pytest.raises(Malformed, match="signed message"):
+            decode_frame(Cursor(raw), payload_bytes_max=1 << 17)
+    else:
+        assert encode_frame(decode_frame(Cursor(raw), payload_bytes_max=1 << 17)) == raw
