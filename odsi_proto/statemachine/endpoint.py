@@ -129,11 +129,6 @@ class Endpoint(ABC):
                 self._on_timer(key, now, out)
         return tuple(out)
 
-    def participant_on(self, connection: ConnectionId) -> ParticipantId | None:
-        """Who is at the other end, once established."""
-        session = self._sessions.get(connection)
-        return session.participant if session is not None and session.is_open else None
-
     @abstractmethod
     def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
         """The payload bytes of a step whose header is here, or None to read no more of it."""

@@ -4,6 +4,7 @@ Composition only: which request a frame belongs to, which table row applies, whi
 The checks of an OPEN are in ``admission``, a request's own facts in ``request``.
 """
 
+from dataclasses import replace
 from hashlib import sha256
 
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
@@ -76,7 +77,7 @@ class StageEndpoint(StageSteps):
         if record.is_last:
             self._attach_if_here(record, now, out)
         else:
-            self._open_onward(record, now, out)
+            self._open_onward(record, out)
         return tuple(out)
 
     def reserve_failed(self, request: RequestId, reason: str, *, now: Micros) -> tuple[Effect, ...]:
@@ -88,7 +89,7 @@ class StageEndpoint(StageSteps):
         else:
             record.is_reserving = False
             cell = self._advance(record, RequestInput.RESERVE_FAILED)
-            self._refuse(record, cell.code, reason, now, out, release=False)
+            self._refuse(record, cell.code, reason, out, release=False)
         return tuple(out)
 
     def _on_frame(self, session: Session, frame: Frame, now: Micros, out: list[Effect]) -> None:
@@ -105,7 +106,7 @@ class StageEndpoint(StageSteps):
                     if record is not None and record.stage < status.stage < len(record.open.stages):
                         self._report(record, status, now)
             case RefuseFrame():
-                self._on_refuse(session, frame, now, out)
+                self._on_refuse(session, frame, out)
             case CancelFrame():
                 self._on_cancel(frame, out)
             case AbandonFrame():
@@ -159,18 +160,18 @@ class StageEndpoint(StageSteps):
             limits=self.limits,
         )
 
-    def _open_onward(self, record: StageRequest, now: Micros, out: list[Effect]) -> None:
+    def _open_onward(self, record: StageRequest, out: list[Effect]) -> None:
         """Forward the OPEN, as it was signed, to the successor."""
         successor = record.open.stages[record.stage + 1].participant
         session = next(iter(self._sessions_with(successor)), None)
         if session is None:
             name = participant_short(successor)
             reason = f"no connection to the next stage, {name}: start this node with --peer {name}…@HOST:PORT"
-            self._advance(record, RequestInput.ONWARD_LOST)
-            self._refuse(record, ErrorCode.NO_ROUTE, reason, now, out)
+            self._refuse_onward(record, ErrorCode.NO_ROUTE, reason, out)
             return
         if not self._fits(record, session):
-            self._refuse_onward(record, "the next stage takes no steps as large as this one does", now, out)
+            what = "the next stage takes no steps as large as this one does"
+            self._refuse_onward(record, ErrorCode.LIMIT_EXCEEDED, what, out)
             return
         record.onward = session.connection
         record.onward_handle = session.allocate(record.id)
@@ -191,9 +192,7 @@ class StageEndpoint(StageSteps):
             raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
         if frame.stage == record.stage + 1:
             self._onward_is_ready(record, now)
-        self._send_upstream(
-            record, CommitFrame(handle=record.upstream_handle, stage=frame.stage, message=frame.message), out
-        )
+        self._send_upstream(record, replace(frame, handle=record.upstream_handle), out)
 
     def _on_attach(self, session: Session, frame: AttachFrame, now: Micros, out: list[Effect]) -> None:
         """Hold a claim on results until its request is here; each connection's claims are its own."""
@@ -213,7 +212,8 @@ class StageEndpoint(StageSteps):
             if token is None or sha256(token).digest() != record.open.return_token_sha256:
                 continue
             if not self._fits(record, session):
-                self._refuse_onward(record, "the client takes no steps as large as its answers", now, out)
+                what = "the client takes no steps as large as its answers"
+                self._refuse_onward(record, ErrorCode.LIMIT_EXCEEDED, what, out)
                 return
             del session.attaches[record.id]
             self._timers.pop(("attach", (session.connection, record.id)), None)
@@ -233,31 +233,24 @@ class StageEndpoint(StageSteps):
             Setting.STEP_PAYLOAD_BYTES_MAX, Limits().step_payload_bytes_max
         )
 
-    def _refuse_onward(self, record: StageRequest, reason: str, now: Micros, out: list[Effect]) -> None:
+    def _refuse_onward(self, record: StageRequest, code: ErrorCode, reason: str, out: list[Effect]) -> None:
+        """There is no way on for this request."""
         self._advance(record, RequestInput.ONWARD_LOST)
-        self._refuse(record, ErrorCode.LIMIT_EXCEEDED, reason, now, out)
+        self._refuse(record, code, reason, out)
 
     def _onward_is_ready(self, record: StageRequest, now: Micros) -> None:
         self._advance(record, RequestInput.ONWARD_READY)
         self._timers.pop(("path", record.id), None)
         self._await_step(record, now)
 
-    def _on_refuse(self, session: Session, frame: RefuseFrame, now: Micros, out: list[Effect]) -> None:
+    def _on_refuse(self, session: Session, frame: RefuseFrame, out: list[Effect]) -> None:
         record = self._by_onward(session, frame.handle)
         if record is None:
             return
         if not record.stage < frame.stage < len(record.open.stages):
             what = f"a REFUSE of stage {frame.stage} from the stage after {record.stage}"
             raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-065")
-        refusal = RefuseFrame(
-            handle=record.upstream_handle,
-            stage=frame.stage,
-            code=frame.code,
-            lineage=frame.lineage,
-            position=frame.position,
-            reason=frame.reason,
-        )
-        self._send_upstream(record, refusal, out)
+        self._send_upstream(record, replace(frame, handle=record.upstream_handle), out)
         if frame.code != ErrorCode.STALE:
             self._advance(record, RequestInput.ONWARD_REFUSED)
             self._end(record, frame.code, frame.reason, out, tell_onward=False)
@@ -287,12 +280,12 @@ class StageEndpoint(StageSteps):
                 record = self._requests[subject]
                 cell = self._advance(record, RequestInput.OVERDUE)
                 what = "the client did not attach" if record.is_last else "the next stage did not commit"
-                self._refuse(record, cell.code, f"{what} within {self.limits.open_us_max} us", now, out)
+                self._refuse(record, cell.code, f"{what} within {self.limits.open_us_max} us", out)
             case "idle":
                 record = self._requests[subject]
                 self._advance(record, RequestInput.STEP_REFUSED)
                 what = f"no step for {self.limits.request_idle_us_max / 1e6:g} s"
-                self._refuse(record, ErrorCode.EXPIRED, what, now, out)
+                self._refuse(record, ErrorCode.EXPIRED, what, out)
             case "attach":
                 session = self._sessions.get(subject[0])
                 if session is not None:
@@ -303,7 +296,7 @@ class StageEndpoint(StageSteps):
                 self._advance(record, RequestInput.STEP_REFUSED)
                 waited = f"position {subject[1]} waited {self.limits.parked_us_max} us for it"
                 what = f"position {record.position} is missing; {waited}"
-                self._refuse(record, code, what, now, out, position=record.position)
+                self._refuse(record, code, what, out, position=record.position)
             case _:
                 raise LocalProtocolError(f"no timer is called {reason!r}")
 
@@ -321,7 +314,7 @@ class StageEndpoint(StageSteps):
                 cell = self._advance(record, RequestInput.ONWARD_LOST)
                 gone = StageIndex(record.stage + (not record.is_last))
                 who = "the client" if record.is_last else f"stage {gone}"
-                self._refuse(record, cell.code, f"{who} is gone: {reason}", now, out, stage=gone)
+                self._refuse(record, cell.code, f"{who} is gone: {reason}", out, stage=gone)
 
     def _predecessor(self, record: StageRequest) -> ParticipantId:
         session = self._sessions.get(record.upstream)

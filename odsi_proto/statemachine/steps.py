@@ -117,7 +117,7 @@ class StageSteps(Endpoint):
             self._advance(record, RequestInput.OUTPUT)
             cell = self._advance_step(self._step_with_executor(record, position), StepInput.FAILED)
             self._advance(record, RequestInput.STEP_REFUSED)
-            self._refuse(record, cell.code, reason, now, out, position=position)
+            self._refuse(record, cell.code, reason, out, position=position)
         return tuple(out)
 
     def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
@@ -136,18 +136,18 @@ class StageSteps(Endpoint):
         cell = self._advance(record, RequestInput.STEP)
         if cell.verdict is Verdict.REFUSED:
             self._refuse(
-                record, cell.code, "a step came before the path was ready", now, out, position=header.position
+                record, cell.code, "a step came before the path was ready", out, position=header.position
             )
             return None
         if self._unix_s(now) > record.open.expiry_s + self.limits.clock_skew_s:
             self._advance(record, RequestInput.STEP_REFUSED)
             what = "the request is past its end"
-            self._refuse(record, ErrorCode.EXPIRED, what, now, out, position=header.position)
+            self._refuse(record, ErrorCode.EXPIRED, what, out, position=header.position)
             return None
         self._await_step(record, now)
         kind = record.classify(header, None, header.remaining_us, self.limits)
         if kind in _REFUSED_ON_ARRIVAL:
-            self._refuse_step(session, record, header, kind, now, out)
+            self._refuse_step(session, record, header, kind, out)
             return None
         return payload_bytes
 
@@ -183,7 +183,7 @@ class StageSteps(Endpoint):
                 if held.state is StepState.SENT:
                     self._send_output(record, held, header.attempt, now, out)
             case _:
-                self._refuse_step(session, record, header, kind, now, out)
+                self._refuse_step(session, record, header, kind, out)
 
     def _run(self, record: StageRequest, step: Step, now: Micros, out: list[Effect]) -> None:
         """Hand a step to the executor; the state counts as holding its positions from here on."""
@@ -225,7 +225,7 @@ class StageSteps(Endpoint):
             waited_us = now - step.arrived_us
             kind = record.classify_reached(step.header, max(0, step.remaining_us - waited_us))
             if kind is not StepInput.NEXT:
-                self._refuse_step(session, record, step.header, kind, now, out)
+                self._refuse_step(session, record, step.header, kind, out)
                 return
             self._advance_step(step, StepInput.REACHED)
             self._run(record, step, now, out)
@@ -236,7 +236,6 @@ class StageSteps(Endpoint):
         record: StageRequest,
         header: StepHeader,
         kind: StepInput,
-        now: Micros,
         out: list[Effect],
     ) -> None:
         held = record.steps.get(header.position) if header.lineage == record.open.lineage else None
@@ -249,7 +248,7 @@ class StageSteps(Endpoint):
             self._send_refusal(session, record, cell.code, reason, header.position, out)
             return
         self._advance(record, RequestInput.STEP_REFUSED)
-        self._refuse(record, cell.code, reason, now, out, position=header.position)
+        self._refuse(record, cell.code, reason, out, position=header.position)
 
     def _send_output(
         self, record: StageRequest, step: Step, attempt: int, now: Micros, out: list[Effect]
@@ -315,7 +314,6 @@ class StageSteps(Endpoint):
         record: StageRequest,
         code: int,
         reason: str,
-        now: Micros,
         out: list[Effect],
         *,
         position: Position | None = None,
