@@ -45,6 +45,14 @@ class Limits:
     parked_bytes_max: int = 32 << 20
     """EARLY payload bytes held per request."""
 
+    queued_steps_max: int = 64
+    """Steps of one request with the executor when another is taken: the chunks of an 8,192-token
+    prompt. Parked steps whose turn has come may add to them."""
+
+    queued_bytes_max: int = 256 << 20
+    """Payload bytes of one request with the executor when another step is taken: such a prompt at
+    8,192 binary32 values."""
+
     parked_us_max: Micros = Micros(2_000_000)
     """How long an EARLY step waits for the one before it; a lost packet is repaired well within."""
 

@@ -21,6 +21,7 @@ from odsi_proto.statemachine.effects import (
     SendStep,
     StopStream,
     Trace,
+    Transition,
 )
 from odsi_proto.statemachine.endpoint import Endpoint
 from odsi_proto.statemachine.session import Binding
@@ -117,6 +118,8 @@ class Driver:
                 case Established():
                     self.quic.authenticated(effect.connection)
                     self._role.perform(effect)
+                case Transition():
+                    pass  # for checkers and traces
                 case Trace():
                     log.info(effect.event, connection=effect.connection, **_plain(effect))
                 case _:

@@ -5,8 +5,9 @@ return token; no stage learns a token from any of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
@@ -19,7 +20,8 @@ from odsi_proto.statemachine.effects import (
     SendStep,
     StatusArrived,
 )
-from odsi_proto.statemachine.endpoint import Endpoint, TimerKey
+from odsi_proto.statemachine.endpoint import Endpoint
+from odsi_proto.statemachine.frozen import FrozenMap, TimerKey, Timers
 from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.streams import ArrivedStep
 from odsi_proto.statemachine.table import Cell, Verdict
@@ -69,8 +71,15 @@ class RequestSpec:
     price_cap: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Claim:
+class Awaited(NamedTuple):
+    """A step sent whose rows have not come back."""
+
+    header: StepHeader
+    suspect: StageIndex = StageIndex(0)
+    """The stage after the furthest that has reported it."""
+
+
+class Claim(NamedTuple):
     """One request at its client."""
 
     message: SignedMessage
@@ -79,19 +88,36 @@ class Claim:
     first: ConnectionId
     first_handle: Handle
     last: ConnectionId
+    tag: Tag
     return_handle: Handle | None = None
     state: ClaimState = CLAIM.initial
-    commits: dict[StageIndex, SignedMessage] = field(default_factory=dict)
+    commits: FrozenMap[StageIndex, SignedMessage] = FrozenMap()
     position: Position = Position(0)
     started_us: Micros = Micros(0)
     """When the first step was sent: the chunks of a prompt share one budget."""
-    tag: Tag = Tag(b"")
     abandoned: AbandonFrame | None = None
     """The last stage's word that no rows will come, until REFUSE says why."""
-    awaited: dict[Position, StepHeader] = field(default_factory=dict)
-    """Steps sent whose rows have not come back; bounded by what the caller has in flight."""
-    reported: dict[Position, StageIndex] = field(default_factory=dict)
-    """The furthest stage that has reported each awaited step."""
+    awaited: FrozenMap[Position, Awaited] = FrozenMap()
+    """Bounded by what the caller has in flight."""
+
+    @property
+    def id(self) -> RequestId:
+        """The client's name for it."""
+        return self.open.request_id
+
+    @property
+    def last_stage(self) -> StageIndex:
+        """Whose rows come back."""
+        return StageIndex(len(self.open.stages) - 1)
+
+
+class ClientState(NamedTuple):
+    """The whole state of a client: hashable, equal where behaviour is equal."""
+
+    sessions: FrozenMap[ConnectionId, Session]
+    timers: Timers
+    is_draining: bool
+    claims: FrozenMap[RequestId, Claim]
 
 
 class ClientEndpoint(Endpoint):
@@ -101,7 +127,16 @@ class ClientEndpoint(Endpoint):
         self, *, about: SelfDescription, limits: Limits, choices: Choices, unix_s_at_zero: int
     ) -> None:
         super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
-        self._claims: dict[RequestId, Claim] = {}
+        self._claims: FrozenMap[RequestId, Claim] = FrozenMap()
+
+    @property
+    def state(self) -> ClientState:
+        """Everything that this endpoint remembers; to store, compare, or go back to."""
+        return ClientState(self._sessions, self._timers, self._is_draining, self._claims)
+
+    @state.setter
+    def state(self, state: ClientState) -> None:
+        self._sessions, self._timers, self._is_draining, self._claims = state
 
     def step_positions_max(self, connection: ConnectionId, default: int) -> int:
         """How many positions of a step the peer takes, at most ``default``."""
@@ -123,7 +158,8 @@ class ClientEndpoint(Endpoint):
     ) -> tuple[Effect, ...]:
         """Sign an OPEN, send it to the first stage, and attach to the last."""
         out: list[Effect] = []
-        first_session, last_session = self._established(first), self._established(last)
+        first_session = self._established(first)
+        self._established(last)
         if request in self._claims:
             raise LocalProtocolError("this request is open already")
         token = self._choices(RETURN_TOKEN_BYTES)
@@ -134,15 +170,16 @@ class ClientEndpoint(Endpoint):
             open=opened,
             secret=self._choices(SECRET_BYTES),
             first=first,
-            first_handle=first_session.allocate(request),
+            first_handle=first_session.next_handle,
             last=last,
             tag=root_tag(request),
         )
-        self._claims[request] = claim
-        self._timers["path", request] = Micros(now + self.limits.open_us_max)
+        self._hold(claim)
+        first_session = self._keep(first_session.allocated(request))
+        self._timers = self._timers.set("path", request, now + self.limits.open_us_max)
         frame = OpenFrame(handle=claim.first_handle, stage=StageIndex(0), message=message.encode())
         self._send(first_session, frame, out)
-        self._send(last_session, AttachFrame(request_id=request, return_token=token), out)
+        self._send(self._sessions[last], AttachFrame(request_id=request, return_token=token), out)
         return tuple(out)
 
     def send_step(
@@ -161,7 +198,7 @@ class ClientEndpoint(Endpoint):
         if len(tokens) > session.peer_limit(Setting.STEP_POSITIONS_MAX, len(tokens)):
             raise LocalProtocolError(f"the first stage takes no step of {len(tokens)} positions")
         if not claim.position:
-            claim.started_us = now
+            claim = claim._replace(started_us=now)
         is_prompt = not claim.position or bool(claim.awaited)
         kind = DeadlineKind.FIRST_TOKEN if is_prompt else DeadlineKind.PER_TOKEN
         whole_us = claim.open.budget_us(kind)
@@ -178,9 +215,9 @@ class ClientEndpoint(Endpoint):
             tag_before=claim.tag,
             tag_after=tag_after(claim.tag, claim.secret, claim.position, tokens),
         )
-        claim.position, claim.tag = header.end, header.tag_after
-        claim.awaited[header.position] = header
-        self._timers["result", (request, header.position)] = Micros(now + budget_us)
+        awaited = claim.awaited.put(header.position, Awaited(header))
+        self._hold(claim._replace(position=header.end, tag=header.tag_after, awaited=awaited))
+        self._timers = self._timers.set("result", (request, header.position), now + budget_us)
         step = SendStep(
             connection=claim.first, header=header.encode(), payload=payload, remaining_us=header.remaining_us
         )
@@ -191,8 +228,8 @@ class ClientEndpoint(Endpoint):
         out: list[Effect] = []
         claim = self._claims.get(request)
         if claim is not None:
-            self._advance(claim, ClaimInput.CANCEL)
-            self._end(request, claim, code, out)
+            self._advance(claim, ClaimInput.CANCEL, out)
+            self._end(claim, code, out)
         return tuple(out)
 
     def _on_frame(self, session: Session, frame: Frame, now: Micros, out: list[Effect]) -> None:
@@ -204,26 +241,26 @@ class ClientEndpoint(Endpoint):
             case StatusFrame():
                 self._on_status(session, frame, out)
             case RefuseFrame():
-                request, claim = self._by_handle(session, frame.handle)
+                claim = self._by_handle(session, frame.handle)
                 if claim is not None and frame.stage >= len(claim.open.stages):
                     what = f"a REFUSE of stage {frame.stage} of {len(claim.open.stages)}"
                     raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-065")
                 if claim is not None and frame.code != ErrorCode.STALE:
-                    self._fail(request, claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
+                    self._fail(claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
             case AbandonFrame():
                 claim = self._by_return(session, frame.handle)
                 if claim is not None and claim.abandoned is None:
                     # The last stage is seldom the cause; whoever is says so by REFUSE, along the path.
-                    claim.abandoned = frame
-                    key = ("abandoned", claim.open.request_id)
-                    self._timers[key] = Micros(now + self.limits.abandoned_us_max)
+                    self._hold(claim._replace(abandoned=frame))
+                    at = now + self.limits.abandoned_us_max
+                    self._timers = self._timers.set("abandoned", claim.id, at)
             case _:
                 raise RemoteProtocolError(
                     ErrorCode.ORDER_VIOLATION, f"{type(frame).__name__} sent to a client", spec="REQ-012"
                 )
 
     def _on_commit(self, session: Session, frame: CommitFrame, out: list[Effect]) -> None:
-        request, claim = self._by_handle(session, frame.handle)
+        claim = self._by_handle(session, frame.handle)
         if claim is None:
             return
         message = SignedMessage.decode("commit", frame.message)
@@ -231,48 +268,54 @@ class ClientEndpoint(Endpoint):
             message, claim.message, claim.open, frame.stage
         ):
             raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
-        if self._advance(claim, ClaimInput.COMMIT).verdict is Verdict.IGNORED:
-            return
-        claim.commits[frame.stage] = message
-        self._check_ready(request, claim, out)
+        if self._advance(claim, ClaimInput.COMMIT, out).verdict is not Verdict.IGNORED:
+            self._check_ready(claim._replace(commits=claim.commits.put(frame.stage, message)), out)
 
     def _on_attached(self, session: Session, frame: AttachedFrame, out: list[Effect]) -> None:
         claim = self._claims.get(frame.request_id)
-        if claim is None or session.connection != claim.last:
+        if claim is None:
+            # Under way when the request ended: the handle is known from now on, and has ended.
+            self._keep(session._replace(last_handle_in=max(session.last_handle_in, frame.handle)))
             return
-        cell = self._advance(claim, ClaimInput.ATTACHED)
+        if session.connection != claim.last:
+            return
+        cell = self._advance(claim, ClaimInput.ATTACHED, out)
         if cell.verdict is Verdict.IGNORED or claim.return_handle is not None:
             return
-        claim.return_handle = frame.handle
-        session.announce(frame.handle, frame.request_id)
-        self._check_ready(frame.request_id, claim, out)
+        self._keep(session.announced(frame.handle, frame.request_id))
+        self._check_ready(claim._replace(return_handle=frame.handle), out)
 
-    def _check_ready(self, request: RequestId, claim: Claim, out: list[Effect]) -> None:
+    def _check_ready(self, claim: Claim, out: list[Effect]) -> None:
         is_ready = len(claim.commits) == len(claim.open.stages) and claim.return_handle is not None
         if claim.state is ClaimState.OPENING and is_ready:
-            self._advance(claim, ClaimInput.PATH_READY)
-            self._timers.pop(("path", request), None)
-            out.append(PathReady(request=request))
+            claim = claim._replace(state=self._advance(claim, ClaimInput.PATH_READY, out).to)
+            self._timers = self._timers.cancel("path", claim.id)
+            out.append(PathReady(request=claim.id))
+        self._hold(claim)
 
     def _on_status(self, session: Session, frame: StatusFrame, out: list[Effect]) -> None:
-        request, claim = self._by_handle(session, frame.handle)
+        claim = self._by_handle(session, frame.handle)
         if claim is None:
             return
-        self._advance(claim, ClaimInput.STATUS)
+        self._advance(claim, ClaimInput.STATUS, out)
         for record in frame.records:
-            if record.position in claim.awaited and record.stage < len(claim.open.stages):
-                furthest = claim.reported.get(record.position, StageIndex(0))
-                claim.reported[record.position] = max(furthest, StageIndex(record.stage + 1))
-        out.append(StatusArrived(request=request, records=frame.records))
+            step = claim.awaited.get(record.position)
+            if step is not None and record.stage < len(claim.open.stages):
+                suspect = StageIndex(min(max(step.suspect, record.stage + 1), claim.last_stage))
+                awaited = claim.awaited.put(record.position, step._replace(suspect=suspect))
+                claim = claim._replace(awaited=awaited)
+        self._hold(claim)
+        out.append(StatusArrived(request=claim.id, records=frame.records))
 
     def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
         claim = self._by_return(session, header.handle)
         if claim is None:
             return None
-        cell = self._advance(claim, ClaimInput.ROWS)
+        cell = self._advance(claim, ClaimInput.ROWS, out)
         if cell.verdict is Verdict.ILLEGAL:
             raise RemoteProtocolError(cell.code, "rows before the path was ready", spec=cell.spec)
-        sent = claim.awaited.get(header.position)
+        awaited = claim.awaited.get(header.position)
+        sent = None if awaited is None else awaited.header
         if sent is None and header.end <= claim.position:
             return None  # answered already: a retry along the path may be answered twice
         if sent is None or (sent.lineage, sent.count, sent.tag_after) != (
@@ -289,12 +332,11 @@ class ClientEndpoint(Endpoint):
         claim = self._by_return(session, step.header.handle)
         if claim is None or step.header.position not in claim.awaited:
             return
-        request, position = claim.open.request_id, step.header.position
-        del claim.awaited[position]
-        claim.reported.pop(position, None)
-        self._timers.pop(("result", (request, position)), None)
+        position = step.header.position
+        self._hold(claim._replace(awaited=claim.awaited.drop(position)))
+        self._timers = self._timers.cancel("result", (claim.id, position))
         arrived = RowsArrived(
-            request=request,
+            request=claim.id,
             position=position,
             end=step.header.end,
             payload=step.payload,
@@ -303,11 +345,11 @@ class ClientEndpoint(Endpoint):
         out.append(arrived)
 
     def _on_session_lost(self, session: Session, reason: str, now: Micros, out: list[Effect]) -> None:
-        for request, claim in tuple(self._claims.items()):
+        for claim in tuple(self._claims.values()):
             if session.connection in {claim.first, claim.last}:
                 is_first = session.connection == claim.first
-                stage = StageIndex(0 if is_first else len(claim.open.stages) - 1)
-                self._fail(request, claim, ClaimInput.PEER_LOST, stage, ErrorCode.PEER_LOST, reason, out)
+                stage = StageIndex(0) if is_first else claim.last_stage
+                self._fail(claim, ClaimInput.PEER_LOST, stage, ErrorCode.PEER_LOST, reason, out)
 
     def _on_timer(self, key: TimerKey, now: Micros, out: list[Effect]) -> None:
         reason, subject = key
@@ -316,26 +358,24 @@ class ClientEndpoint(Endpoint):
                 claim = self._claims[subject]
                 missing = [i for i in range(len(claim.open.stages)) if i not in claim.commits]
                 what = f"the path was not ready within {self.limits.open_us_max} us"
-                stage = StageIndex(missing[0] if missing else len(claim.open.stages) - 1)
-                self._fail(subject, claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
+                stage = StageIndex(missing[0]) if missing else claim.last_stage
+                self._fail(claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
             case "abandoned":
                 claim = self._claims[subject]
                 assert claim.abandoned is not None
                 code, what = claim.abandoned.code, f"the last stage gave up: {claim.abandoned.reason}"
-                self._fail(subject, claim, ClaimInput.REFUSE, None, code, what, out)
+                self._fail(claim, ClaimInput.REFUSE, None, code, what, out)
             case "result":
                 request, position = subject
                 claim = self._claims[request]
-                stage = claim.reported.get(position, StageIndex(0))
-                stage = min(stage, StageIndex(len(claim.open.stages) - 1))
+                stage = claim.awaited[position].suspect
                 what = f"no rows for position {position} within the budget"
-                self._fail(request, claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
+                self._fail(claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
             case _:
                 raise LocalProtocolError(f"no timer is called {reason!r}")
 
     def _fail(
         self,
-        request: RequestId,
         claim: Claim,
         why: ClaimInput,
         stage: StageIndex | None,
@@ -343,33 +383,36 @@ class ClientEndpoint(Endpoint):
         reason: str,
         out: list[Effect],
     ) -> None:
-        self._advance(claim, why)
-        self._end(request, claim, ErrorCode.CANCELLED, out)
-        out.append(RequestFailed(request=request, stage=stage, code=code, reason=reason))
+        self._advance(claim, why, out)
+        self._end(claim, ErrorCode.CANCELLED, out)
+        out.append(RequestFailed(request=claim.id, stage=stage, code=code, reason=reason))
 
-    def _end(self, request: RequestId, claim: Claim, code: ErrorCode, out: list[Effect]) -> None:
+    def _end(self, claim: Claim, code: ErrorCode, out: list[Effect]) -> None:
         """Tell the path, and forget the request with its timers and handles."""
-        cancel = Cancel(request_id=request, lineage=claim.open.lineage, code=code)
+        cancel = Cancel(request_id=claim.id, lineage=claim.open.lineage, code=code)
         message = SignedMessage.sign(self.about.signer, "cancel", cancel.encode()).encode()
         for connection in {claim.first: None, claim.last: None}:
             session = self._sessions.get(connection)
             if session is not None and session.is_open:
                 self._send(session, CancelFrame(message=message), out)
-        first, last = self._sessions.get(claim.first), self._sessions.get(claim.last)
+        first = self._sessions.get(claim.first)
         if first is not None:
-            first.requests_out.pop(claim.first_handle, None)
+            self._keep(first.returned(claim.first_handle))
+        last = self._sessions.get(claim.last)
         if last is not None and claim.return_handle is not None:
-            last.bury(claim.return_handle)
-        self._timers.pop(("path", request), None)
-        self._timers.pop(("abandoned", request), None)
+            self._keep(last.buried(claim.return_handle))
+        for why in ("path", "abandoned"):
+            self._timers = self._timers.cancel(why, claim.id)
         for position in claim.awaited:
-            self._timers.pop(("result", (request, position)), None)
-        del self._claims[request]
+            self._timers = self._timers.cancel("result", (claim.id, position))
+        self._claims = self._claims.drop(claim.id)
 
-    def _advance(self, claim: Claim, received: ClaimInput) -> Cell[ClaimState]:
-        cell = CLAIM.step(claim.state, received)
-        claim.state = cell.to
-        return cell
+    def _hold(self, claim: Claim) -> None:
+        self._claims = self._claims.put(claim.id, claim)
+
+    def _advance(self, claim: Claim, received: ClaimInput, out: list[Effect]) -> Cell[ClaimState]:
+        """Apply one input; a claim that ends is forgotten, so that only PATH_READY has a state to keep."""
+        return self._step(CLAIM, claim.id, claim.state, received, out)
 
     def _established(self, connection: ConnectionId) -> Session:
         session = self._sessions.get(connection)
@@ -377,12 +420,10 @@ class ClientEndpoint(Endpoint):
             raise LocalProtocolError(f"connection {connection} is not established")
         return session
 
-    def _by_handle(self, session: Session, handle: Handle) -> tuple[RequestId, Claim | None]:
-        """The request that our own handle names; the claim is None if it has ended."""
+    def _by_handle(self, session: Session, handle: Handle) -> Claim | None:
+        """The request that our own handle names; None if it has ended."""
         request = session.requests_out.get(handle)
-        if request is None:
-            return RequestId(b""), None
-        return request, self._claims.get(request)
+        return None if request is None else self._claims.get(request)
 
     def _by_return(self, session: Session, handle: Handle) -> Claim | None:
         """The request that the last stage's handle names; None if it has ended."""

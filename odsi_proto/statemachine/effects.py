@@ -1,8 +1,10 @@
 """What an endpoint asks of its driver. A mutator returns them; none is ever queued elsewhere."""
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from enum import Enum
+from typing import NamedTuple, TypeAlias
 
+from odsi_proto.statemachine.table import Verdict
 from odsi_proto.units import ConnectionId, LayerRange, Micros, ParticipantId, Position, RequestId, StageIndex
 from odsi_proto.wire.frames import StatusRecord
 from odsi_proto.wire.messages import Offer
@@ -134,6 +136,18 @@ class Trace:
     fields: dict[str, int | str | bytes | LayerRange] = field(default_factory=dict)
 
 
+class Transition(NamedTuple):
+    """A step of a state machine: what checkers, coverage and traces read; drivers pass it over."""
+
+    machine: str
+    """The table's name."""
+    subject: ConnectionId | RequestId | tuple[RequestId, Position]
+    before: Enum
+    received: Enum
+    verdict: Verdict
+    after: Enum
+
+
 Effect: TypeAlias = (
     SendControl
     | SendStep
@@ -148,4 +162,5 @@ Effect: TypeAlias = (
     | StatusArrived
     | RequestFailed
     | Trace
+    | Transition
 )

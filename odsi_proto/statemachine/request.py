@@ -1,10 +1,10 @@
 """One request at one stage: its place in the path, its state's position and tag, its steps."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import NamedTuple
 
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.frozen import FrozenMap
 from odsi_proto.statemachine.tables import REQUEST, STEP, RequestState, StepInput, StepState
 from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex, Tag
 from odsi_proto.wire.codepoints import LateAction
@@ -12,12 +12,10 @@ from odsi_proto.wire.frames import StatusRecord
 from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.messages import Open, StagePlan
 from odsi_proto.wire.step import StepHeader
-from odsi_proto.wire.tag import root_tag
 from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout
 
 
-@dataclass(slots=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """One step that this stage holds, from its arrival until its output is acknowledged."""
 
     header: StepHeader
@@ -25,6 +23,7 @@ class Step:
     """SHA-256 of the payload as it travelled."""
     payload: memoryview | None
     """The input; None once it is with the executor."""
+    payload_bytes: int
     remaining_us: Micros
     """What was left of the budget at ``arrived_us``."""
     first_byte_us: Micros
@@ -34,9 +33,13 @@ class Step:
     state: StepState = STEP.initial
     output: memoryview | None = None
 
+    @property
+    def is_with_executor(self) -> bool:
+        """Whether the executor owes an answer, even if nobody waits for it any more."""
+        return self.payload is None and self.output is None
 
-@dataclass(slots=True, kw_only=True)
-class StageRequest:
+
+class StageRequest(NamedTuple):
     """A request that this stage serves."""
 
     message: SignedMessage
@@ -46,6 +49,8 @@ class StageRequest:
     upstream: ConnectionId
     upstream_handle: Handle
     """Chosen by the predecessor: the handle of the steps that come."""
+    tag: Tag
+    """Of the history that the state holds."""
     onward: ConnectionId | None = None
     """Where the output goes: the successor, or the client at the last stage."""
     onward_handle: Handle | None = None
@@ -54,18 +59,12 @@ class StageRequest:
     """Whether the executor owes the answer to the reservation."""
     position: Position = Position(0)
     """Positions that the state holds, counting those with the executor."""
-    tag: Tag = Tag(b"")
-    steps: dict[Position, Step] = field(default_factory=dict)
-    """Every step of this lineage, by first position; at most ``open.positions_max``."""
-    sent: list[Position] = field(default_factory=list)
-    """Steps whose output is retained, oldest first."""
-    parked_bytes: int = 0
-    parked_count: int = 0
-    records: list[StatusRecord] = field(default_factory=list)
+    acknowledged: Position = Position(0)
+    """Steps that end up to here are forgotten: their output is owed to nobody."""
+    steps: FrozenMap[Position, Step] = FrozenMap()
+    """Every step of this lineage that is parked, with the executor or retained, by first position."""
+    records: tuple[StatusRecord, ...] = ()
     """Status that waits for the flush."""
-
-    def __post_init__(self) -> None:
-        self.tag = root_tag(self.open.request_id)
 
     @property
     def id(self) -> RequestId:
@@ -107,13 +106,27 @@ class StageRequest:
         held = self.steps.get(header.position)
         if held is not None:
             return StepInput.DUPLICATE if _is_same(held, header, digest) else StepInput.EQUIVOCAL
+        return self._classify_new(header, remaining_us, limits)
+
+    def _classify_new(self, header: StepHeader, remaining_us: int, limits: Limits) -> StepInput:
+        """What kind of arrival a step is that is not held."""
+        if header.end <= self.acknowledged:
+            return StepInput.LONG_AGO
         if header.end > self.open.positions_max:
             return StepInput.BEYOND
         if header.position < self.position:
             return StepInput.OVERLAP
         if header.position > self.position:
-            return StepInput.EARLY if self._has_room(header, limits) else StepInput.EARLY_FULL
-        return self.classify_reached(header, remaining_us)
+            has_room = self._has_room(
+                header, StepState.PARKED, limits.parked_steps_max, limits.parked_bytes_max
+            )
+            return StepInput.EARLY if has_room else StepInput.EARLY_FULL
+        kind = self.classify_reached(header, remaining_us)
+        if kind is StepInput.NEXT and not self._has_room(
+            header, StepState.RUNNING, limits.queued_steps_max, limits.queued_bytes_max
+        ):
+            return StepInput.QUEUE_FULL
+        return kind
 
     def classify_reached(self, header: StepHeader, remaining_us: int) -> StepInput:
         """What kind a step is whose position is the state's."""
@@ -123,18 +136,27 @@ class StageRequest:
             return StepInput.EXPIRED
         return StepInput.NEXT
 
-    def oldest_beyond(self, retained_max: int) -> Sequence[Position]:
-        """The sent steps that the retention window has moved past; they leave ``sent``."""
-        count = max(0, len(self.sent) - retained_max)
-        moved, self.sent = self.sent[:count], self.sent[count:]
-        return moved
+    def in_state(self, state: StepState) -> list[Step]:
+        """The steps held that are in one state, oldest first."""
+        held = [step for step in self.steps.values() if step.state is state]
+        return sorted(held, key=lambda step: step.header.position)
 
-    def _has_room(self, header: StepHeader, limits: Limits) -> bool:
-        payload_bytes = self.layout_in.payload_bytes(header.count)
-        return (
-            self.parked_count < limits.parked_steps_max
-            and self.parked_bytes + payload_bytes <= limits.parked_bytes_max
+    def with_step(self, step: Step) -> "StageRequest":
+        """With a step put in, or changed."""
+        return self._replace(steps=self.steps.put(step.header.position, step))
+
+    def without_step(self, step: Step) -> "StageRequest":
+        """Without a step that is done, its output acknowledged."""
+        return self._replace(
+            steps=self.steps.drop(step.header.position),
+            acknowledged=max(self.acknowledged, step.header.end),
         )
+
+    def _has_room(self, header: StepHeader, state: StepState, steps_max: int, bytes_max: int) -> bool:
+        """Whether one step more may be in ``state``."""
+        held = [step.payload_bytes for step in self.steps.values() if step.state is state]
+        payload_bytes = self.layout_in.payload_bytes(header.count)
+        return len(held) < steps_max and sum(held) + payload_bytes <= bytes_max
 
 
 def input_digest(payload: memoryview) -> bytes:

@@ -7,12 +7,12 @@ between who was himself dialled in good faith.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from odsi_proto.errors import RemoteProtocolError
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.frozen import FrozenMap
 from odsi_proto.statemachine.streams import IncomingStreams
-from odsi_proto.statemachine.table import Verdict
 from odsi_proto.statemachine.tables import SESSION, SessionInput, SessionState
 from odsi_proto.units import ConnectionId, Handle, Micros, ParticipantId, RequestId
 from odsi_proto.wire.codepoints import (
@@ -21,7 +21,6 @@ from odsi_proto.wire.codepoints import (
     HashSuite,
     Role,
     Setting,
-    StreamType,
     is_ignorable,
 )
 from odsi_proto.wire.frames import (
@@ -30,12 +29,10 @@ from odsi_proto.wire.frames import (
     GoawayFrame,
     HelloFrame,
     UnknownFrame,
-    encode_frame,
 )
 from odsi_proto.wire.identity import Signer, participant_text, signature_is_valid, transcript_digest
-from odsi_proto.wire.messages import NONCE_BYTES, Hello, Offer, auth_body, first_critical
+from odsi_proto.wire.messages import Hello, Offer, auth_body, first_critical
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
-from odsi_proto.wire.varint import encode_varint
 
 _SETTINGS = frozenset(int(setting) for setting in Setting)
 
@@ -68,73 +65,30 @@ class Binding:
     """Whom the dialler meant to reach; None on the accepting side."""
 
 
-class Session:
-    """State of one connection; only :meth:`advance` changes ``state``."""
+class Session(NamedTuple):
+    """State of one connection; the endpoint alone moves ``state``, by the table."""
 
-    def __init__(
-        self,
-        connection: ConnectionId,
-        *,
-        about: SelfDescription,
-        binding: Binding,
-        limits: Limits,
-        choices: Choices,
-        unix_s: int,
-    ) -> None:
-        self.connection = connection
-        self.state = SESSION.initial
-        self.limits = limits
-        self.streams = IncomingStreams(limits)
-        self.peer: Hello | None = None
-        self.rtt_min_us: Micros | None = None
-        self.requests_in: dict[Handle, RequestId] = {}
-        """Requests by the handles that the peer chose."""
-        self.attaches: dict[RequestId, bytes] = {}
-        """Return tokens that the peer showed for requests that are not here yet."""
-        self.requests_out: dict[Handle, RequestId] = {}
-        """Requests by the handles that this side chose."""
-        self._about = about
-        self._binding = binding
-        self._choices = choices
-        self._unix_s = unix_s
-        self._hello = self._own_hello(limits)
-        self._peer_hello = b""
-        self._next_handle = 0
-        self._last_handle_in = -1
-
-    def start(self) -> bytes:
-        """The first bytes of this side's control stream: its type and HELLO."""
-        return encode_varint(StreamType.CONTROL) + encode_frame(HelloFrame(body=self._hello))
-
-    def receive(self, frame: Frame) -> bytes | None:
-        """Advance by one frame. HELLO is answered with the bytes returned; a breach raises."""
-        match frame:
-            case HelloFrame():
-                self.advance(SessionInput.HELLO)
-                return self._on_hello(frame.body)
-            case AuthFrame():
-                self.advance(SessionInput.AUTH)
-                self._on_auth(frame.signature)
-            case GoawayFrame():
-                self.advance(SessionInput.GOAWAY)
-            case UnknownFrame() if is_ignorable(frame.type):
-                self.advance(SessionInput.UNKNOWN_IGNORABLE)
-            case UnknownFrame():
-                self.advance(SessionInput.UNKNOWN_CRITICAL, f"frame type {frame.type:#x}")
-            case _:
-                self.advance(SessionInput.TRAFFIC, type(frame).__name__)
-        return None
-
-    def advance(self, received: SessionInput, what: str = "") -> Verdict:
-        """Apply one input to the table; an illegal one raises what the peer did wrong."""
-        before = self.state
-        cell = SESSION.step(before, received)
-        self.state = cell.to
-        if cell.verdict is Verdict.ILLEGAL and received is not SessionInput.BREACH:
-            raise RemoteProtocolError(
-                cell.code, f"{what or received.value} while {before.value}", spec=cell.spec
-            )
-        return cell.verdict
+    connection: ConnectionId
+    binding: Binding
+    limits: Limits
+    unix_s: int
+    """The wall clock when the connection was made: delegations are judged by it."""
+    hello: bytes
+    """The HELLO of this side, as it was sent."""
+    streams: IncomingStreams
+    state: SessionState = SESSION.initial
+    peer: Hello | None = None
+    peer_hello: bytes = b""
+    rtt_min_us: Micros | None = None
+    requests_in: FrozenMap[Handle, RequestId] = FrozenMap()
+    """Requests by the handles that the peer chose."""
+    attaches: FrozenMap[RequestId, bytes] = FrozenMap()
+    """Return tokens that the peer showed for requests that are not here yet."""
+    requests_out: FrozenMap[Handle, RequestId] = FrozenMap()
+    """Requests by the handles that this side chose."""
+    next_handle: Handle = Handle(0)
+    last_handle_in: int = -1
+    """All handles of the peer's up to this one are known; those without a request have ended."""
 
     @property
     def is_open(self) -> bool:
@@ -143,7 +97,7 @@ class Session:
 
     @property
     def participant(self) -> ParticipantId:
-        """Who the peer is; only once established."""
+        """Who the peer is; only once its HELLO is here."""
         assert self.peer is not None
         return self.peer.delegation.participant
 
@@ -157,53 +111,38 @@ class Session:
         assert self.peer is not None
         return dict(self.peer.settings).get(setting, default)
 
-    def allocate(self, request: RequestId) -> Handle:
-        """A fresh handle of this side's; handles are never reused on a connection."""
-        handle = Handle(self._next_handle)
-        self._next_handle += 1
-        self.requests_out[handle] = request
-        return handle
+    def allocated(self, request: RequestId) -> "Session":
+        """With ``next_handle`` given to a request; handles are never reused on a connection."""
+        return self._replace(
+            next_handle=Handle(self.next_handle + 1),
+            requests_out=self.requests_out.put(self.next_handle, request),
+        )
 
-    def announce(self, handle: Handle, request: RequestId) -> None:
-        """Take a handle of the peer's; each is above the one before, so all below are known."""
-        if handle <= self._last_handle_in:
-            what = f"handle {handle} does not follow {self._last_handle_in}"
+    def announced(self, handle: Handle, request: RequestId) -> "Session":
+        """With a handle of the peer's; each is above the one before, so all below are known."""
+        if handle <= self.last_handle_in:
+            what = f"handle {handle} does not follow {self.last_handle_in}"
             raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-013")
-        self._last_handle_in = handle
-        self.requests_in[handle] = request
+        return self._replace(last_handle_in=handle, requests_in=self.requests_in.put(handle, request))
 
     def request_of(self, handle: Handle) -> RequestId | None:
         """The request that the peer's handle names; None if it has ended."""
-        if handle > self._last_handle_in:
+        if handle > self.last_handle_in:
             raise RemoteProtocolError(
                 ErrorCode.ORDER_VIOLATION, f"handle {handle} names no request", spec="REQ-016"
             )
         return self.requests_in.get(handle)
 
-    def bury(self, handle: Handle) -> None:
-        """Forget a handle of the peer's whose request has ended."""
-        self.requests_in.pop(handle, None)
+    def buried(self, handle: Handle) -> "Session":
+        """Without a handle of the peer's, whose request has ended."""
+        return self._replace(requests_in=self.requests_in.drop(handle))
 
-    def _own_hello(self, limits: Limits) -> bytes:
-        about, binding = self._about, self._binding
-        return Hello(
-            versions=(VERSION,),
-            delegation=about.signer.delegation,
-            nonce=self._choices(NONCE_BYTES),
-            certificate_sha256=b"" if binding.is_dialler else binding.acceptor_certificate_sha256,
-            roles=about.roles,
-            codecs=about.codecs,
-            profiles=about.profiles,
-            hash_suites=about.hash_suites,
-            settings=(
-                (Setting.STEP_POSITIONS_MAX, limits.step_positions_max),
-                (Setting.STEP_PAYLOAD_BYTES_MAX, limits.step_payload_bytes_max),
-                (Setting.REQUESTS_MAX, limits.requests_max),
-            ),
-            offers=about.offers,
-        ).encode()
+    def returned(self, handle: Handle) -> "Session":
+        """Without a handle of this side's, whose request has ended."""
+        return self._replace(requests_out=self.requests_out.drop(handle))
 
-    def _on_hello(self, body: bytes) -> bytes:
+    def with_hello(self, body: bytes) -> "Session":
+        """With the peer's HELLO; raises what is wrong with it."""
         hello = Hello.decode(body)
         if VERSION not in hello.versions:
             theirs = ", ".join(map(str, hello.versions)) or "none"
@@ -217,19 +156,38 @@ class Session:
         if unknown:
             what = f"the HELLO has a critical setting {min(unknown):#x}"
             raise RemoteProtocolError(ErrorCode.UNSUPPORTED, what, spec="SESS-032")
-        if not hello.delegation.is_current(self._unix_s, skew_s=self.limits.clock_skew_s):
+        if not hello.delegation.is_current(self.unix_s, skew_s=self.limits.clock_skew_s):
             raise RemoteProtocolError(
                 ErrorCode.EXPIRED, "the peer's delegation is not valid now", spec="SESS-012"
             )
-        if self._binding.is_dialler:
+        if self.binding.is_dialler:
             self._check_acceptor(hello)
-        self.peer, self._peer_hello = hello, body
-        body_to_sign = self._auth_body(is_dialler=self._binding.is_dialler)
-        return encode_frame(AuthFrame(signature=self._about.signer.sign("auth", body_to_sign)))
+        return self._replace(peer=hello, peer_hello=body)
+
+    def check_auth(self, signature: bytes) -> None:
+        """Raises if ``signature`` is not the peer's over this exchange."""
+        assert self.peer is not None
+        delegation = self.peer.delegation
+        body = self.auth_body(is_dialler=not self.binding.is_dialler)
+        digest = transcript_digest("auth", delegation.participant, delegation.epoch, body)
+        if not signature_is_valid(delegation.hot_key, digest, signature):
+            what = "the peer's AUTH is not a signature of its hot key over this exchange"
+            raise RemoteProtocolError(ErrorCode.IDENTITY_MISMATCH, what, spec="SESS-014")
+
+    def auth_body(self, *, is_dialler: bool) -> bytes:
+        """What the dialler, or the acceptor, of this connection signs."""
+        binding = self.binding
+        own, peer = self.hello, self.peer_hello
+        return auth_body(
+            dialler_hello=own if binding.is_dialler else peer,
+            acceptor_hello=peer if binding.is_dialler else own,
+            acceptor_certificate_sha256=binding.acceptor_certificate_sha256,
+            is_dialler=is_dialler,
+        )
 
     def _check_acceptor(self, hello: Hello) -> None:
         """The dialler pins: the id it meant, whose delegated key is the one that TLS proved."""
-        binding, delegation = self._binding, hello.delegation
+        binding, delegation = self.binding, hello.delegation
         if binding.expected is not None and delegation.participant != binding.expected:
             what = (
                 f"the peer is {participant_text(delegation.participant)}, "
@@ -243,21 +201,39 @@ class Session:
             what = "the peer's TLS certificate is not that of the hot key in its HELLO"
             raise RemoteProtocolError(ErrorCode.IDENTITY_MISMATCH, what, spec="SESS-013")
 
-    def _on_auth(self, signature: bytes) -> None:
-        assert self.peer is not None
-        delegation = self.peer.delegation
-        body = self._auth_body(is_dialler=not self._binding.is_dialler)
-        digest = transcript_digest("auth", delegation.participant, delegation.epoch, body)
-        if not signature_is_valid(delegation.hot_key, digest, signature):
-            what = "the peer's AUTH is not a signature of its hot key over this exchange"
-            raise RemoteProtocolError(ErrorCode.IDENTITY_MISMATCH, what, spec="SESS-014")
 
-    def _auth_body(self, *, is_dialler: bool) -> bytes:
-        binding = self._binding
-        own, peer = self._hello, self._peer_hello
-        return auth_body(
-            dialler_hello=own if binding.is_dialler else peer,
-            acceptor_hello=peer if binding.is_dialler else own,
-            acceptor_certificate_sha256=binding.acceptor_certificate_sha256,
-            is_dialler=is_dialler,
-        )
+def own_hello(about: SelfDescription, binding: Binding, limits: Limits, nonce: bytes) -> bytes:
+    """The body of this side's HELLO on one connection."""
+    return Hello(
+        versions=(VERSION,),
+        delegation=about.signer.delegation,
+        nonce=nonce,
+        certificate_sha256=b"" if binding.is_dialler else binding.acceptor_certificate_sha256,
+        roles=about.roles,
+        codecs=about.codecs,
+        profiles=about.profiles,
+        hash_suites=about.hash_suites,
+        settings=(
+            (Setting.STEP_POSITIONS_MAX, limits.step_positions_max),
+            (Setting.STEP_PAYLOAD_BYTES_MAX, limits.step_payload_bytes_max),
+            (Setting.REQUESTS_MAX, limits.requests_max),
+        ),
+        offers=about.offers,
+    ).encode()
+
+
+def session_input(frame: Frame) -> SessionInput:
+    """What a frame is to the session's table."""
+    match frame:
+        case HelloFrame():
+            return SessionInput.HELLO
+        case AuthFrame():
+            return SessionInput.AUTH
+        case GoawayFrame():
+            return SessionInput.GOAWAY
+        case UnknownFrame():
+            return (
+                SessionInput.UNKNOWN_IGNORABLE if is_ignorable(frame.type) else SessionInput.UNKNOWN_CRITICAL
+            )
+        case _:
+            return SessionInput.TRAFFIC

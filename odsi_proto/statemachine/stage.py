@@ -6,22 +6,24 @@ The checks of an OPEN are in ``admission``, a request's own facts in ``request``
 
 from dataclasses import replace
 from hashlib import sha256
+from typing import NamedTuple
 
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import Refusal, StageOffer, check_open, commit_to, is_commit_to
 from odsi_proto.statemachine.effects import Effect, Release, Reserve, Trace
-from odsi_proto.statemachine.endpoint import TimerKey
+from odsi_proto.statemachine.frozen import FrozenMap, TimerKey, Timers
 from odsi_proto.statemachine.request import StageRequest
 from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.steps import StageSteps
+from odsi_proto.statemachine.table import Verdict
 from odsi_proto.statemachine.tables import (
     RequestInput,
     RequestState,
     SessionState,
     StepInput,
 )
-from odsi_proto.units import Micros, ParticipantId, Position, RequestId, StageIndex
+from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId, StageIndex
 from odsi_proto.wire.codepoints import ErrorCode, Role, Setting
 from odsi_proto.wire.frames import (
     AbandonFrame,
@@ -36,7 +38,18 @@ from odsi_proto.wire.frames import (
 )
 from odsi_proto.wire.identity import SignedMessage, participant_short
 from odsi_proto.wire.messages import Cancel, Open
+from odsi_proto.wire.tag import root_tag
 from odsi_proto.wire.tensor import ActivationLayout
+
+
+class StageState(NamedTuple):
+    """The whole state of an execution node: hashable, equal where behaviour is equal."""
+
+    sessions: FrozenMap[ConnectionId, Session]
+    timers: Timers
+    is_draining: bool
+    requests: FrozenMap[RequestId, StageRequest]
+    unanswered: FrozenMap[RequestId, int]
 
 
 class StageEndpoint(StageSteps):
@@ -56,6 +69,15 @@ class StageEndpoint(StageSteps):
         self._offer = offer
 
     @property
+    def state(self) -> StageState:
+        """Everything that this endpoint remembers; to store, compare, or go back to."""
+        return StageState(self._sessions, self._timers, self._is_draining, self._requests, self._unanswered)
+
+    @state.setter
+    def state(self, state: StageState) -> None:
+        self._sessions, self._timers, self._is_draining, self._requests, self._unanswered = state
+
+    @property
     def requests_open(self) -> int:
         """Requests that hold state here."""
         return len(self._requests)
@@ -67,8 +89,8 @@ class StageEndpoint(StageSteps):
         if record is None:
             self._answered(request)
             return (Release(request=request),)  # it ended while the driver was at work
-        record.is_reserving = False
-        self._advance(record, RequestInput.RESERVED)
+        record, _ = self._advance(record._replace(is_reserving=False), RequestInput.RESERVED, out)
+        self._hold(record)
         commit = commit_to(record, self._offer, self._predecessor(record), self.limits)
         message = SignedMessage.sign(self.about.signer, "commit", commit.encode()).encode()
         self._send_upstream(
@@ -87,8 +109,9 @@ class StageEndpoint(StageSteps):
         if record is None:
             self._answered(request)
         else:
-            record.is_reserving = False
-            cell = self._advance(record, RequestInput.RESERVE_FAILED)
+            record, cell = self._advance(
+                record._replace(is_reserving=False), RequestInput.RESERVE_FAILED, out
+            )
             self._refuse(record, cell.code, reason, out, release=False)
         return tuple(out)
 
@@ -101,10 +124,7 @@ class StageEndpoint(StageSteps):
             case CommitFrame():
                 self._on_commit(session, frame, now, out)
             case StatusFrame():
-                record = self._by_onward(session, frame.handle)
-                for status in frame.records if record is not None else ():
-                    if record is not None and record.stage < status.stage < len(record.open.stages):
-                        self._report(record, status, now)
+                self._on_status(session, frame, now)
             case RefuseFrame():
                 self._on_refuse(session, frame, out)
             case CancelFrame():
@@ -112,7 +132,7 @@ class StageEndpoint(StageSteps):
             case AbandonFrame():
                 record = self._by_upstream(session, frame.handle)
                 if record is not None:
-                    self._advance(record, RequestInput.UPSTREAM_LOST)
+                    record, _ = self._advance(record, RequestInput.UPSTREAM_LOST, out)
                     self._end(record, frame.code, frame.reason, out)
             case _:
                 raise RemoteProtocolError(
@@ -131,19 +151,20 @@ class StageEndpoint(StageSteps):
             stage=frame.stage,
             upstream=session.connection,
             upstream_handle=handle,
+            tag=root_tag(opened.request_id),
         )
-        session.announce(handle, opened.request_id)
+        session = self._keep(session.announced(handle, opened.request_id))
         refusal = self._check(session, record, now)
         if refusal is not None:
-            session.bury(handle)
+            session = self._keep(session.buried(handle))
             self._send_refusal(session, record, refusal.code, refusal.reason, Position(0), out)
             return
-        self._requests[opened.request_id] = record
-        self._timers["path", opened.request_id] = Micros(now + self.limits.open_us_max)
+        self._hold(record)
+        self._timers = self._timers.set("path", record.id, now + self.limits.open_us_max)
         out.append(Reserve(request=opened.request_id, positions_max=opened.positions_max))
 
     def _check(self, session: Session, record: StageRequest, now: Micros) -> Refusal | None:
-        if self.is_draining or session.state is SessionState.DRAINING:
+        if self._is_draining or session.state is SessionState.DRAINING:
             return Refusal(ErrorCode.GOING_AWAY, "this node is leaving and takes no new requests")
         if record.id in self._requests or record.id in self._unanswered:
             return Refusal(ErrorCode.NOT_AUTHORISED, "a request of this id is open here, or just ended")
@@ -173,11 +194,11 @@ class StageEndpoint(StageSteps):
             what = "the next stage takes no steps as large as this one does"
             self._refuse_onward(record, ErrorCode.LIMIT_EXCEEDED, what, out)
             return
-        record.onward = session.connection
-        record.onward_handle = session.allocate(record.id)
-        stage = StageIndex(record.stage + 1)
-        message = record.message.encode()
-        self._send(session, OpenFrame(handle=record.onward_handle, stage=stage, message=message), out)
+        handle, stage = session.next_handle, StageIndex(record.stage + 1)
+        self._keep(session.allocated(record.id))
+        self._hold(record._replace(onward=session.connection, onward_handle=handle))
+        frame = OpenFrame(handle=handle, stage=stage, message=record.message.encode())
+        self._send(session, frame, out)
 
     def _on_commit(self, session: Session, frame: CommitFrame, now: Micros, out: list[Effect]) -> None:
         record = self._by_onward(session, frame.handle)
@@ -191,7 +212,7 @@ class StageEndpoint(StageSteps):
         if not is_commit_to(message, record.message, record.open, frame.stage):
             raise Malformed("a COMMIT to something else than the OPEN it answers", spec="REQ-014")
         if frame.stage == record.stage + 1:
-            self._onward_is_ready(record, now)
+            self._hold(self._onward_is_ready(record, now, out))
         self._send_upstream(record, replace(frame, handle=record.upstream_handle), out)
 
     def _on_attach(self, session: Session, frame: AttachFrame, now: Micros, out: list[Effect]) -> None:
@@ -199,8 +220,9 @@ class StageEndpoint(StageSteps):
         if len(session.attaches) >= self.limits.requests_max and frame.request_id not in session.attaches:
             out.append(Trace(event="attach_dropped", connection=session.connection))
             return
-        session.attaches[frame.request_id] = frame.return_token
-        self._timers["attach", (session.connection, frame.request_id)] = Micros(now + self.limits.open_us_max)
+        self._keep(session._replace(attaches=session.attaches.put(frame.request_id, frame.return_token)))
+        key = (session.connection, frame.request_id)
+        self._timers = self._timers.set("attach", key, now + self.limits.open_us_max)
         record = self._requests.get(frame.request_id)
         if record is not None and record.is_last and record.state is RequestState.COMMITTED:
             self._attach_if_here(record, now, out)
@@ -215,12 +237,12 @@ class StageEndpoint(StageSteps):
                 what = "the client takes no steps as large as its answers"
                 self._refuse_onward(record, ErrorCode.LIMIT_EXCEEDED, what, out)
                 return
-            del session.attaches[record.id]
-            self._timers.pop(("attach", (session.connection, record.id)), None)
-            record.onward = session.connection
-            record.onward_handle = session.allocate(record.id)
-            self._onward_is_ready(record, now)
-            self._send(session, AttachedFrame(request_id=record.id, handle=record.onward_handle), out)
+            handle = session.next_handle
+            self._keep(session.allocated(record.id)._replace(attaches=session.attaches.drop(record.id)))
+            self._timers = self._timers.cancel("attach", (session.connection, record.id))
+            attached = record._replace(onward=session.connection, onward_handle=handle)
+            self._hold(self._onward_is_ready(attached, now, out))
+            self._send(session, AttachedFrame(request_id=record.id, handle=handle), out)
             return
 
     def _fits(self, record: StageRequest, session: Session) -> bool:
@@ -235,13 +257,25 @@ class StageEndpoint(StageSteps):
 
     def _refuse_onward(self, record: StageRequest, code: ErrorCode, reason: str, out: list[Effect]) -> None:
         """There is no way on for this request."""
-        self._advance(record, RequestInput.ONWARD_LOST)
+        record, _ = self._advance(record, RequestInput.ONWARD_LOST, out)
         self._refuse(record, code, reason, out)
 
-    def _onward_is_ready(self, record: StageRequest, now: Micros) -> None:
-        self._advance(record, RequestInput.ONWARD_READY)
-        self._timers.pop(("path", record.id), None)
-        self._await_step(record, now)
+    def _onward_is_ready(self, record: StageRequest, now: Micros, out: list[Effect]) -> StageRequest:
+        record, cell = self._advance(record, RequestInput.ONWARD_READY, out)
+        if cell.verdict is Verdict.LEGAL:
+            self._timers = self._timers.cancel("path", record.id)
+            self._await_step(record, now)
+        return record
+
+    def _on_status(self, session: Session, frame: StatusFrame, now: Micros) -> None:
+        """Pass on what later stages report; what is not theirs to report is dropped."""
+        record = self._by_onward(session, frame.handle)
+        if record is None:
+            return
+        for status in frame.records:
+            if record.stage < status.stage < len(record.open.stages):
+                record = self._report(record, status, now)
+        self._hold(record)
 
     def _on_refuse(self, session: Session, frame: RefuseFrame, out: list[Effect]) -> None:
         record = self._by_onward(session, frame.handle)
@@ -250,9 +284,11 @@ class StageEndpoint(StageSteps):
         if not record.stage < frame.stage < len(record.open.stages):
             what = f"a REFUSE of stage {frame.stage} from the stage after {record.stage}"
             raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-065")
+        record = self._flush_status(record, out)
+        self._hold(record)
         self._send_upstream(record, replace(frame, handle=record.upstream_handle), out)
         if frame.code != ErrorCode.STALE:
-            self._advance(record, RequestInput.ONWARD_REFUSED)
+            record, _ = self._advance(record, RequestInput.ONWARD_REFUSED, out)
             self._end(record, frame.code, frame.reason, out, tell_onward=False)
 
     def _on_cancel(self, frame: CancelFrame, out: list[Effect]) -> None:
@@ -265,7 +301,7 @@ class StageEndpoint(StageSteps):
             # Not the neighbour's fault: it may have been asked for the same id by another client.
             out.append(Trace(event="cancel_ignored", fields={"request": record.id}))
             return
-        self._advance(record, RequestInput.CANCEL)
+        record, _ = self._advance(record, RequestInput.CANCEL, out)
         onward = self._onward_session(record)
         if onward is not None and not record.is_last:
             self._send(onward, frame, out)
@@ -275,43 +311,41 @@ class StageEndpoint(StageSteps):
         reason, subject = key
         match reason:
             case "status":
-                self._flush_status(self._requests[subject], out)
+                self._hold(self._flush_status(self._requests[subject], out))
             case "path":
-                record = self._requests[subject]
-                cell = self._advance(record, RequestInput.OVERDUE)
+                record, cell = self._advance(self._requests[subject], RequestInput.OVERDUE, out)
                 what = "the client did not attach" if record.is_last else "the next stage did not commit"
                 self._refuse(record, cell.code, f"{what} within {self.limits.open_us_max} us", out)
             case "idle":
-                record = self._requests[subject]
-                self._advance(record, RequestInput.STEP_REFUSED)
+                record, _ = self._advance(self._requests[subject], RequestInput.STEP_REFUSED, out)
                 what = f"no step for {self.limits.request_idle_us_max / 1e6:g} s"
                 self._refuse(record, ErrorCode.EXPIRED, what, out)
             case "attach":
                 session = self._sessions.get(subject[0])
                 if session is not None:
-                    session.attaches.pop(subject[1], None)
+                    self._keep(session._replace(attaches=session.attaches.drop(subject[1])))
             case "parked":
                 record = self._requests[subject[0]]
-                code = self._advance_step(record.steps[subject[1]], StepInput.OVERDUE).code
-                self._advance(record, RequestInput.STEP_REFUSED)
+                step, parked = self._advance_step(record, record.steps[subject[1]], StepInput.OVERDUE, out)
+                record, _ = self._advance(record.with_step(step), RequestInput.STEP_REFUSED, out)
                 waited = f"position {subject[1]} waited {self.limits.parked_us_max} us for it"
                 what = f"position {record.position} is missing; {waited}"
-                self._refuse(record, code, what, out, position=record.position)
+                self._refuse(record, parked.code, what, out, position=record.position)
             case _:
                 raise LocalProtocolError(f"no timer is called {reason!r}")
 
     def _on_session_lost(self, session: Session, reason: str, now: Micros, out: list[Effect]) -> None:
         for waiting in session.attaches:
-            self._timers.pop(("attach", (session.connection, waiting)), None)
+            self._timers = self._timers.cancel("attach", (session.connection, waiting))
         for request in (*session.requests_in.values(), *session.requests_out.values()):
             record = self._requests.get(request)
             if record is None:
                 continue
             if record.upstream == session.connection:
-                self._advance(record, RequestInput.UPSTREAM_LOST)
+                record, _ = self._advance(record, RequestInput.UPSTREAM_LOST, out)
                 self._end(record, ErrorCode.PEER_LOST, f"the predecessor is gone: {reason}", out)
             else:
-                cell = self._advance(record, RequestInput.ONWARD_LOST)
+                record, cell = self._advance(record, RequestInput.ONWARD_LOST, out)
                 gone = StageIndex(record.stage + (not record.is_last))
                 who = "the client" if record.is_last else f"stage {gone}"
                 self._refuse(record, cell.code, f"{who} is gone: {reason}", out, stage=gone)

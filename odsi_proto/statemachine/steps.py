@@ -8,6 +8,7 @@ from odsi_proto.errors import LocalProtocolError, RemoteProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.effects import Effect, Release, Run, SendControl, SendStep, Trace
 from odsi_proto.statemachine.endpoint import Endpoint
+from odsi_proto.statemachine.frozen import FrozenMap
 from odsi_proto.statemachine.request import StageRequest, Step, input_digest
 from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.streams import ArrivedStep
@@ -41,20 +42,26 @@ _REFUSED_ON_ARRIVAL = frozenset(
         StepInput.BEYOND,
         StepInput.OVERLAP,
         StepInput.EARLY_FULL,
+        StepInput.QUEUE_FULL,
+        StepInput.LONG_AGO,
     }
 )
 """Kinds that a header alone decides: their payload is never buffered."""
 
 
 class StageSteps(Endpoint):
-    """The requests of an execution node and everything that happens to their steps."""
+    """The requests of an execution node and everything that happens to their steps.
+
+    A method that changes a request takes one and returns the new one; it is in its place again
+    when :meth:`_hold` has put it there, which the caller that began the change does last.
+    """
 
     def __init__(
         self, *, about: SelfDescription, limits: Limits, choices: Choices, unix_s_at_zero: int
     ) -> None:
         super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
-        self._requests: dict[RequestId, StageRequest] = {}
-        self._unanswered: dict[RequestId, int] = {}
+        self._requests: FrozenMap[RequestId, StageRequest] = FrozenMap()
+        self._unanswered: FrozenMap[RequestId, int] = FrozenMap()
         """Ended requests, and how many answers the executor still owes for each: until they are in,
         the id can not be opened again, so that no answer is taken for another request's."""
 
@@ -74,14 +81,13 @@ class StageSteps(Endpoint):
         if record is None:
             self._answered(request)
             return ()
-        self._advance(record, RequestInput.OUTPUT)
         step = self._step_with_executor(record, position)
-        self._advance_step(step, StepInput.OUTPUT)
-        step.output = rows
-        record.sent.append(position)
+        record, _ = self._advance(record, RequestInput.OUTPUT, out)
+        step = self._advance_step(record, step, StepInput.OUTPUT, out)[0]._replace(output=rows)
+        record = record.with_step(step)
         sent = self._send_output(record, step, 0, now, out)
         header = step.header
-        self._report(
+        record = self._report(
             record,
             StatusRecord(
                 stage=record.stage,
@@ -100,9 +106,11 @@ class StageSteps(Endpoint):
         if sent is not None and not sent.remaining_us:
             fields = {"position": int(position), "budget_us": int(step.remaining_us)}
             out.append(Trace(event="step_late", fields={"request": request, **fields}))
-        for oldest in record.oldest_beyond(self.limits.retained_outputs_max):
-            self._advance_step(record.steps[oldest], StepInput.ACKNOWLEDGED)
-            record.steps[oldest].output = None
+        retained = record.in_state(StepState.SENT)
+        for oldest in retained[: max(0, len(retained) - self.limits.retained_outputs_max)]:
+            self._advance_step(record, oldest, StepInput.ACKNOWLEDGED, out)
+            record = record.without_step(oldest)
+        self._hold(record)
         return tuple(out)
 
     def failed(
@@ -114,9 +122,10 @@ class StageSteps(Endpoint):
         if record is None:
             self._answered(request)
         else:
-            self._advance(record, RequestInput.OUTPUT)
-            cell = self._advance_step(self._step_with_executor(record, position), StepInput.FAILED)
-            self._advance(record, RequestInput.STEP_REFUSED)
+            step = self._step_with_executor(record, position)
+            record, _ = self._advance(record, RequestInput.OUTPUT, out)
+            _, cell = self._advance_step(record, step, StepInput.FAILED, out)
+            record, _ = self._advance(record.without_step(step), RequestInput.STEP_REFUSED, out)
             self._refuse(record, cell.code, reason, out, position=position)
         return tuple(out)
 
@@ -133,14 +142,14 @@ class StageSteps(Endpoint):
             raise RemoteProtocolError(
                 ErrorCode.LIMIT_EXCEEDED, f"a step of {payload_bytes} bytes", spec="STEP-016"
             )
-        cell = self._advance(record, RequestInput.STEP)
+        record, cell = self._advance(record, RequestInput.STEP, out)
         if cell.verdict is Verdict.REFUSED:
             self._refuse(
                 record, cell.code, "a step came before the path was ready", out, position=header.position
             )
             return None
         if self._unix_s(now) > record.open.expiry_s + self.limits.clock_skew_s:
-            self._advance(record, RequestInput.STEP_REFUSED)
+            record, _ = self._advance(record, RequestInput.STEP_REFUSED, out)
             what = "the request is past its end"
             self._refuse(record, ErrorCode.EXPIRED, what, out, position=header.position)
             return None
@@ -159,38 +168,36 @@ class StageSteps(Endpoint):
         digest = input_digest(step.payload)
         remaining_us = self._remaining_on_arrival(session, record, header)
         kind = record.classify(header, digest, remaining_us, self.limits)
-        held = record.steps.get(header.position) if header.lineage == record.open.lineage else None
         match kind:
             case StepInput.NEXT | StepInput.EARLY:
                 arrived = Step(
                     header=header,
                     input_digest=digest,
                     payload=step.payload,
+                    payload_bytes=len(step.payload),
                     remaining_us=remaining_us,
                     first_byte_us=step.first_byte_us,
                     arrived_us=step.arrived_us,
                     ready_us=now,
                 )
-                record.steps[header.position] = arrived
-                self._advance_step(arrived, kind)
+                arrived, _ = self._advance_step(record, arrived, kind, out)
                 if kind is StepInput.NEXT:
-                    self._run(record, arrived, now, out)
-                    self._run_parked(session, record, now, out)
+                    self._run_parked(session, self._run(record, arrived, now, out), now, out)
                 else:
-                    self._park(record, arrived, now)
-            case StepInput.DUPLICATE if held is not None:
-                self._advance_step(held, kind)
+                    key = (record.id, header.position)
+                    self._timers = self._timers.set("parked", key, now + self.limits.parked_us_max)
+                    self._hold(record.with_step(arrived))
+            case StepInput.DUPLICATE:
+                held, _ = self._advance_step(record, record.steps[header.position], kind, out)
                 if held.state is StepState.SENT:
                     self._send_output(record, held, header.attempt, now, out)
             case _:
                 self._refuse_step(session, record, header, kind, out)
 
-    def _run(self, record: StageRequest, step: Step, now: Micros, out: list[Effect]) -> None:
+    def _run(self, record: StageRequest, step: Step, now: Micros, out: list[Effect]) -> StageRequest:
         """Hand a step to the executor; the state counts as holding its positions from here on."""
         assert step.payload is not None
         header = step.header
-        record.position, record.tag = header.end, header.tag_after
-        step.ready_us = now
         out.append(
             Run(
                 request=record.id,
@@ -203,32 +210,24 @@ class StageSteps(Endpoint):
                 remaining_us=step.remaining_us,
             )
         )
-        step.payload = None
-
-    def _park(self, record: StageRequest, step: Step, now: Micros) -> None:
-        assert step.payload is not None
-        record.parked_count += 1
-        record.parked_bytes += len(step.payload)
-        key = ("parked", (record.id, step.header.position))
-        self._timers[key] = Micros(now + self.limits.parked_us_max)
+        running = step._replace(payload=None, ready_us=now)
+        return record.with_step(running)._replace(position=header.end, tag=header.tag_after)
 
     def _run_parked(self, session: Session, record: StageRequest, now: Micros, out: list[Effect]) -> None:
         """Run what waited for the state to come to its position; bounded by the parked steps."""
-        for _ in range(record.parked_count):
+        for _ in range(len(record.steps)):
             step = record.steps.get(record.position)
             if step is None:
-                return
-            assert step.payload is not None
-            record.parked_count -= 1
-            record.parked_bytes -= len(step.payload)
-            self._timers.pop(("parked", (record.id, step.header.position)), None)
+                break
+            self._timers = self._timers.cancel("parked", (record.id, step.header.position))
             waited_us = now - step.arrived_us
             kind = record.classify_reached(step.header, max(0, step.remaining_us - waited_us))
             if kind is not StepInput.NEXT:
                 self._refuse_step(session, record, step.header, kind, out)
                 return
-            self._advance_step(step, StepInput.REACHED)
-            self._run(record, step, now, out)
+            step, _ = self._advance_step(record, step, StepInput.REACHED, out)
+            record = self._run(record, step, now, out)
+        self._hold(record)
 
     def _refuse_step(
         self,
@@ -238,8 +237,10 @@ class StageSteps(Endpoint):
         kind: StepInput,
         out: list[Effect],
     ) -> None:
+        """Refuse a step by the table, and the request with it unless the code is STALE."""
         held = record.steps.get(header.position) if header.lineage == record.open.lineage else None
-        cell = STEP.step(held.state if held is not None else STEP.initial, kind)
+        before = STEP.initial if held is None else held.state
+        cell = self._step(STEP, (record.id, header.position), before, kind, out)
         if cell.verdict is not Verdict.REFUSED:
             return
         holds = f"this stage holds {record.position} positions"
@@ -247,7 +248,9 @@ class StageSteps(Endpoint):
         if cell.code == ErrorCode.STALE:
             self._send_refusal(session, record, cell.code, reason, header.position, out)
             return
-        self._advance(record, RequestInput.STEP_REFUSED)
+        if held is not None:
+            record = record.with_step(held._replace(state=cell.to))
+        record, _ = self._advance(record, RequestInput.STEP_REFUSED, out)
         self._refuse(record, cell.code, reason, out, position=header.position)
 
     def _send_output(
@@ -290,24 +293,25 @@ class StageSteps(Endpoint):
 
     def _await_step(self, record: StageRequest, now: Micros) -> None:
         """A ready request is given up when no step comes for long."""
-        self._timers["idle", record.id] = Micros(now + self.limits.request_idle_us_max)
+        self._timers = self._timers.set("idle", record.id, now + self.limits.request_idle_us_max)
 
     def _answered(self, request: RequestId) -> None:
         """The executor has answered for a request that has ended."""
-        owed = self._unanswered.pop(request, 0) - 1
-        if owed > 0:
-            self._unanswered[request] = owed
+        owed = self._unanswered.get(request, 0) - 1
+        self._unanswered = self._unanswered.put(request, owed) if owed > 0 else self._unanswered.drop(request)
 
-    def _report(self, record: StageRequest | None, status: StatusRecord, now: Micros) -> None:
-        if record is None or len(record.records) >= STATUS_RECORDS_MAX:
-            return
-        record.records.append(status)
-        self._timers.setdefault(("status", record.id), Micros(now + self.limits.status_delay_us))
+    def _report(self, record: StageRequest, status: StatusRecord, now: Micros) -> StageRequest:
+        if len(record.records) >= STATUS_RECORDS_MAX:
+            return record
+        if not record.records:
+            self._timers = self._timers.set("status", record.id, now + self.limits.status_delay_us)
+        return record._replace(records=(*record.records, status))
 
-    def _flush_status(self, record: StageRequest, out: list[Effect]) -> None:
+    def _flush_status(self, record: StageRequest, out: list[Effect]) -> StageRequest:
         if record.records:
-            records, record.records = tuple(record.records), []
-            self._send_upstream(record, StatusFrame(handle=record.upstream_handle, records=records), out)
+            frame = StatusFrame(handle=record.upstream_handle, records=record.records)
+            self._send_upstream(record, frame, out)
+        return record._replace(records=())
 
     def _refuse(
         self,
@@ -321,6 +325,7 @@ class StageSteps(Endpoint):
         release: bool = True,
     ) -> None:
         """Tell the predecessor why, and end the request here."""
+        record = self._flush_status(record, out)
         session = self._sessions.get(record.upstream)
         if session is not None:
             where = record.position if position is None else position
@@ -365,37 +370,43 @@ class StageSteps(Endpoint):
         release: bool = True,
     ) -> None:
         """Forget a request: its state, its timers, its handles; and tell whoever awaits its steps."""
-        self._flush_status(record, out)
         assert record.state is RequestState.ENDED, "only the table ends a request"
-        owed = sum(step.state is StepState.RUNNING for step in record.steps.values()) + record.is_reserving
+        self._flush_status(record, out)
+        owed = sum(step.is_with_executor for step in record.steps.values()) + record.is_reserving
         if owed:
-            self._unanswered[record.id] = owed
+            self._unanswered = self._unanswered.put(record.id, owed)
         for position, step in record.steps.items():
-            self._timers.pop(("parked", (record.id, position)), None)
+            self._timers = self._timers.cancel("parked", (record.id, position))
             if step.state is not StepState.DONE:
-                self._advance_step(step, StepInput.ENDED)
-        for reason_key in ("status", "path", "idle"):
-            self._timers.pop((reason_key, record.id), None)
-        upstream, onward = self._sessions.get(record.upstream), self._onward_session(record)
+                self._advance_step(record, step, StepInput.ENDED, out)
+        for why in ("status", "path", "idle"):
+            self._timers = self._timers.cancel(why, record.id)
+        upstream = self._sessions.get(record.upstream)
         if upstream is not None:
-            upstream.bury(record.upstream_handle)
+            self._keep(upstream.buried(record.upstream_handle))
+        onward = self._onward_session(record)
         if onward is not None and record.onward_handle is not None:
-            onward.requests_out.pop(record.onward_handle, None)
+            self._keep(onward.returned(record.onward_handle))
             if tell_onward:
                 self._send(onward, AbandonFrame(handle=record.onward_handle, code=code, reason=reason), out)
-        del self._requests[record.id]
+        self._requests = self._requests.drop(record.id)
         if release:
             out.append(Release(request=record.id))
 
-    def _advance(self, record: StageRequest, received: RequestInput) -> Cell[RequestState]:
-        cell = REQUEST.step(record.state, received)
-        record.state = cell.to
-        return cell
+    def _hold(self, record: StageRequest) -> None:
+        self._requests = self._requests.put(record.id, record)
 
-    def _advance_step(self, step: Step, received: StepInput) -> Cell[StepState]:
-        cell = STEP.step(step.state, received)
-        step.state = cell.to
-        return cell
+    def _advance(
+        self, record: StageRequest, received: RequestInput, out: list[Effect]
+    ) -> tuple[StageRequest, Cell[RequestState]]:
+        cell = self._step(REQUEST, record.id, record.state, received, out)
+        return (record if cell.to is record.state else record._replace(state=cell.to)), cell
+
+    def _advance_step(
+        self, record: StageRequest, step: Step, received: StepInput, out: list[Effect]
+    ) -> tuple[Step, Cell[StepState]]:
+        cell = self._step(STEP, (record.id, step.header.position), step.state, received, out)
+        return (step if cell.to is step.state else step._replace(state=cell.to)), cell
 
     def _step_with_executor(self, record: StageRequest, position: Position) -> Step:
         step = record.steps.get(position)

@@ -1,15 +1,16 @@
 """The peer's unidirectional streams of one connection: bytes in, frames and whole steps out.
 
-A step's payload length is known as soon as its header is; the buffer is allocated once and a
-payload that came in one piece is passed on as a view of that piece.
+A step's payload length is known as soon as its header is. A payload that came in one piece is
+passed on as a view of that piece; pieces are joined as they come, small ones with small ones, so
+that a drip of single bytes neither piles up objects nor is copied more than log2(length) times.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, assert_never
 
 from odsi_proto.errors import Incomplete, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.frozen import FrozenMap
 from odsi_proto.units import Micros
 from odsi_proto.wire.codepoints import ErrorCode, StreamType, is_ignorable
 from odsi_proto.wire.frames import Frame, decode_frame
@@ -17,8 +18,7 @@ from odsi_proto.wire.step import STEP_HEADER_BYTES_MAX, StepHeader
 from odsi_proto.wire.varint import Cursor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArrivedStep:
+class ArrivedStep(NamedTuple):
     """A step whose last byte is here."""
 
     header: StepHeader
@@ -27,211 +27,214 @@ class ArrivedStep:
     arrived_us: Micros
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnwantedStream:
+class UnwantedStream(NamedTuple):
     """A stream that nobody reads on: of an unknown odd type, or of a step that was not admitted."""
 
     stream: int
 
 
-Arrival: TypeAlias = Frame | ArrivedStep | UnwantedStream
 Admit: TypeAlias = Callable[[StepHeader], int | None]
 """From a step's header to the bytes its payload must have, or None to read no more of it."""
 
-
-class _Control:
-    __slots__ = ("buffer",)
-
-    def __init__(self) -> None:
-        self.buffer = bytearray()
+OnFrame: TypeAlias = Callable[[Frame], bool]
+"""Takes a frame; says whether the connection is still there for the next one."""
 
 
-class _Step:
-    """A step stream; ``head`` collects bytes until the header is whole."""
+class _Untyped(NamedTuple):
+    """A stream whose type is not complete."""
 
-    __slots__ = ("expected_bytes", "filled_bytes", "first_byte_us", "head", "header", "payload")
-
-    def __init__(self, now: Micros) -> None:
-        self.first_byte_us = now
-        self.head = b""
-        self.header: StepHeader | None = None
-        self.payload: memoryview | None = None
-        self.expected_bytes = 0
-        self.filled_bytes = 0
+    head: bytes
 
 
-class IncomingStreams:
-    """All unidirectional streams that the peer of one connection opened."""
+class _Control(NamedTuple):
+    """The control stream: what came of a frame that is not whole."""
 
-    __slots__ = ("_control", "_incoming_bytes", "_limits", "_streams", "_unwanted")
+    pending: bytes = b""
+    is_first_frame: bool = True
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._streams: dict[int, bytearray | _Control | _Step] = {}
-        self._unwanted: set[int] = set()
-        self._control: int | None = None
-        self._incoming_bytes = 0
-        """What the admitted steps that are not finished will take."""
+
+class _StepHead(NamedTuple):
+    """A step stream whose header is not whole."""
+
+    first_byte_us: Micros
+    head: bytes = b""
+
+
+class _StepBody(NamedTuple):
+    """A step stream of which rows are awaited."""
+
+    first_byte_us: Micros
+    header: StepHeader
+    expected_bytes: int
+    filled_bytes: int = 0
+    pieces: tuple[memoryview, ...] = ()
+
+    def filled(self, piece: memoryview) -> "_StepBody":
+        filled_bytes = self.filled_bytes + len(piece)
+        if filled_bytes > self.expected_bytes:
+            raise Malformed(f"a step payload longer than {self.expected_bytes} bytes", spec="WIRE-021")
+        pieces = self.pieces
+        while pieces and len(pieces[-1]) <= len(piece):
+            piece = memoryview(b"".join((pieces[-1], piece)))
+            pieces = pieces[:-1]
+        return self._replace(filled_bytes=filled_bytes, pieces=(*pieces, piece))
+
+    @property
+    def payload(self) -> memoryview:
+        return self.pieces[0] if len(self.pieces) == 1 else memoryview(b"".join(self.pieces))
+
+
+class _Unwanted(NamedTuple):
+    """A stream whose bytes are dropped until it ends."""
+
+    is_unwanted: bool = True
+
+
+_Typed: TypeAlias = _Control | _StepHead | _StepBody | _Unwanted
+
+
+class IncomingStreams(NamedTuple):
+    """All unidirectional streams that the peer of one connection opened and has not finished."""
+
+    limits: Limits
+    pending: FrozenMap[int, _Untyped | _Typed] = FrozenMap()
+    control: int | None = None
+    incoming_bytes: int = 0
+    """What the admitted steps that are not finished will take."""
 
     def receive(
-        self, stream: int, data: bytes, *, fin: bool, hello_seen: bool, admit: Admit, now: Micros
-    ) -> Iterator[Arrival]:
-        """What the new bytes complete. Raises ``Malformed`` or ``RemoteProtocolError``."""
-        if stream in self._unwanted:
-            if fin:
-                self._unwanted.discard(stream)
-            return
-        state, body = self._streams.get(stream), memoryview(data)
-        if state is None or isinstance(state, bytearray):
-            state, body = self._open(stream, state, data, fin=fin, now=now)
+        self, stream: int, data: bytes, *, fin: bool, on_frame: OnFrame, admit: Admit, now: Micros
+    ) -> tuple["IncomingStreams", ArrivedStep | UnwantedStream | None]:
+        """Take bytes of one stream; a step that is whole, or that nobody wants, is returned.
+
+        Raises ``Malformed`` or ``RemoteProtocolError``.
+        """
+        streams, state, body = self, self.pending.get(stream), memoryview(data)
+        if state is None or isinstance(state, _Untyped):
+            streams, state, body = self._open(stream, state, data, fin=fin, now=now)
         match state:
             case None:
-                if stream in self._unwanted:
-                    yield UnwantedStream(stream=stream)
+                return streams, None
+            case _Unwanted():
+                is_new = stream not in self.pending or isinstance(self.pending[stream], _Untyped)
+                return (streams._ended(stream) if fin else streams), (
+                    UnwantedStream(stream) if is_new else None
+                )
             case _Control():
                 if fin:
                     raise RemoteProtocolError(
                         ErrorCode.ORDER_VIOLATION, "the control stream was finished", spec="WIRE-010"
                     )
-                yield from self._frames(state, body, hello_seen=hello_seen)
-            case _Step():
-                arrived = self._step(stream, state, body, fin=fin, admit=admit, now=now)
-                if arrived is not None:
-                    yield arrived
+                state = self._frames(state, body, on_frame)
+                return streams._replace(pending=streams.pending.put(stream, state)), None
+            case _StepHead():
+                return streams._head(stream, state, body, fin=fin, admit=admit, now=now)
+            case _StepBody():
+                return streams._body(stream, state, body, fin=fin, now=now)
+            case _:
+                assert_never(state)
 
-    def reset(self, stream: int) -> None:
+    def reset(self, stream: int) -> "IncomingStreams":
         """The peer gave a stream up; the control stream can not be."""
-        self._unwanted.discard(stream)
-        self._drop(stream)
-        if stream == self._control:
+        if stream == self.control:
             raise RemoteProtocolError(
                 ErrorCode.ORDER_VIOLATION, "the control stream was reset", spec="WIRE-010"
             )
+        return self._ended(stream)
 
     def _open(
-        self, stream: int, pending: bytearray | None, data: bytes, *, fin: bool, now: Micros
-    ) -> tuple[_Control | _Step | None, memoryview]:
-        """Read the stream type; None while it is incomplete or where nobody wants the stream."""
-        if (
-            pending is None
-            and len(self._streams) + len(self._unwanted) >= self._limits.streams_per_connection_max
-        ):
+        self, stream: int, untyped: _Untyped | None, data: bytes, *, fin: bool, now: Micros
+    ) -> tuple["IncomingStreams", _Typed | None, memoryview]:
+        """Read the stream type; None while it is incomplete."""
+        if untyped is None and len(self.pending) >= self.limits.streams_per_connection_max:
             raise RemoteProtocolError(
                 ErrorCode.LIMIT_EXCEEDED, "too many streams are open at once", spec="WIRE-011"
             )
-        head = bytes(pending) + data if pending else data
+        head = untyped.head + data if untyped is not None else data
         cursor = Cursor(head)
         try:
             stream_type = cursor.varint()
         except Incomplete:
             if fin:
-                self._streams.pop(stream, None)
-            else:
-                self._streams[stream] = bytearray(head)
-            return None, cursor.rest()
-        rest = cursor.rest()
+                return self._ended(stream), None, cursor.rest()
+            return self._replace(pending=self.pending.put(stream, _Untyped(head))), None, cursor.rest()
         match stream_type:
             case StreamType.CONTROL:
-                if self._control is not None:
+                if self.control is not None:
                     raise RemoteProtocolError(
                         ErrorCode.ORDER_VIOLATION, "a second control stream", spec="WIRE-010"
                     )
-                self._control = stream
-                opened: _Control | _Step = _Control()
+                return self._replace(control=stream), _Control(), cursor.rest()
             case StreamType.STEP:
-                opened = _Step(now)
+                return self, _StepHead(now), cursor.rest()
             case _:
                 if not is_ignorable(stream_type):
                     raise RemoteProtocolError(
                         ErrorCode.UNSUPPORTED, f"a stream of type {stream_type:#x}", spec="WIRE-012"
                     )
-                self._streams.pop(stream, None)
-                if not fin:
-                    self._unwanted.add(stream)
-                return None, rest
-        self._streams[stream] = opened
-        return opened, rest
+                unwanted = _Unwanted()
+                return self._replace(pending=self.pending.put(stream, unwanted)), unwanted, cursor.rest()
 
-    def _frames(self, control: _Control, data: memoryview, *, hello_seen: bool) -> Iterator[Frame]:
-        control.buffer += data
-        whole, at = bytes(control.buffer), 0
+    def _frames(self, control: _Control, data: memoryview, on_frame: OnFrame) -> _Control:
+        whole, at, is_first = control.pending + data, 0, control.is_first_frame
         while at < len(whole):
-            bound = self._limits.control_frame_bytes_max if hello_seen else self._limits.hello_bytes_max
+            bound = self.limits.hello_bytes_max if is_first else self.limits.control_frame_bytes_max
             cursor = Cursor(whole, at)
             try:
                 frame = decode_frame(cursor, payload_bytes_max=bound)
             except Incomplete:
                 break
-            at = cursor.at
-            hello_seen = True
-            yield frame
-        del control.buffer[:at]
+            at, is_first = cursor.at, False
+            if not on_frame(frame):
+                break
+        return _Control(whole[at:], is_first)
 
-    def _step(
-        self, stream: int, step: _Step, body: memoryview, *, fin: bool, admit: Admit, now: Micros
-    ) -> ArrivedStep | UnwantedStream | None:
-        if step.header is None:
-            header, body = self._read_header(step, body, fin=fin)
-            if header is None:
-                return None
-            step.header = header
-            expected = admit(header)
-            if expected is None:
-                del self._streams[stream]
-                if not fin:
-                    self._unwanted.add(stream)
-                return UnwantedStream(stream=stream)
-            self._expect(step, expected)
-        self._fill(step, body)
-        if not fin:
-            return None
-        self._drop(stream)
-        if step.payload is None or step.filled_bytes != step.expected_bytes:
-            what = f"a step payload of {step.filled_bytes} bytes, expected {step.expected_bytes}"
-            raise Malformed(what, spec="WIRE-021")
-        return ArrivedStep(
-            header=step.header, payload=step.payload, first_byte_us=step.first_byte_us, arrived_us=now
-        )
-
-    def _read_header(
-        self, step: _Step, body: memoryview, *, fin: bool
-    ) -> tuple[StepHeader | None, memoryview]:
-        """The header once it is whole, and what follows it."""
+    def _head(
+        self, stream: int, step: _StepHead, body: memoryview, *, fin: bool, admit: Admit, now: Micros
+    ) -> tuple["IncomingStreams", ArrivedStep | UnwantedStream | None]:
+        """Read the header once it is whole, ask for the payload's length, go on with what follows."""
         head = memoryview(step.head + body) if step.head else body
         cursor = Cursor(head)
         try:
-            return StepHeader.decode(cursor), cursor.rest()
+            header = StepHeader.decode(cursor)
         except Incomplete as error:
             if fin or len(head) > STEP_HEADER_BYTES_MAX:
                 raise Malformed("a step stream that ends inside its header", spec="WIRE-020") from error
-            step.head = bytes(head)
-            return None, body
-
-    def _expect(self, step: _Step, payload_bytes: int) -> None:
-        step.expected_bytes = payload_bytes
-        self._incoming_bytes += payload_bytes
-        if self._incoming_bytes > self._limits.incoming_bytes_max:
-            what = f"unfinished steps announce {self._incoming_bytes} bytes"
+            waiting = step._replace(head=bytes(head))
+            return self._replace(pending=self.pending.put(stream, waiting)), None
+        expected_bytes = admit(header)
+        if expected_bytes is None:
+            streams = self._ended(stream)
+            if not fin:
+                streams = streams._replace(pending=streams.pending.put(stream, _Unwanted()))
+            return streams, UnwantedStream(stream)
+        incoming_bytes = self.incoming_bytes + expected_bytes
+        if incoming_bytes > self.limits.incoming_bytes_max:
+            what = f"unfinished steps announce {incoming_bytes} bytes"
             raise RemoteProtocolError(ErrorCode.LIMIT_EXCEEDED, what, spec="WIRE-023")
+        admitted = _StepBody(step.first_byte_us, header, expected_bytes)
+        return self._replace(incoming_bytes=incoming_bytes)._body(
+            stream, admitted, cursor.rest(), fin=fin, now=now
+        )
 
-    def _drop(self, stream: int) -> None:
-        """Forget a stream that has ended."""
-        ended = self._streams.pop(stream, None)
-        if isinstance(ended, _Step):
-            self._incoming_bytes -= ended.expected_bytes
+    def _body(
+        self, stream: int, step: _StepBody, body: memoryview, *, fin: bool, now: Micros
+    ) -> tuple["IncomingStreams", ArrivedStep | None]:
+        if body:  # else the header came alone, or FIN did
+            step = step.filled(body)
+        streams = self._replace(pending=self.pending.put(stream, step))
+        if not fin:
+            return streams, None
+        if step.filled_bytes != step.expected_bytes:
+            what = f"a step payload of {step.filled_bytes} bytes, expected {step.expected_bytes}"
+            raise Malformed(what, spec="WIRE-021")
+        arrived = ArrivedStep(step.header, step.payload, step.first_byte_us, now)
+        return streams._ended(stream), arrived
 
-    def _fill(self, step: _Step, body: memoryview) -> None:
-        if not body:
-            return  # the header came alone, or FIN did
-        end = step.filled_bytes + len(body)
-        if end > step.expected_bytes:
-            raise Malformed(f"a step payload longer than {step.expected_bytes} bytes", spec="WIRE-021")
-        if step.payload is None:
-            if len(body) == step.expected_bytes:
-                step.payload = body
-            else:
-                step.payload = memoryview(bytearray(step.expected_bytes))
-                step.payload[: len(body)] = body
-        else:
-            step.payload[step.filled_bytes : end] = body
-        step.filled_bytes = end
+    def _ended(self, stream: int) -> "IncomingStreams":
+        """Forget a stream that is over."""
+        ended = self.pending.get(stream)
+        announced_bytes = ended.expected_bytes if isinstance(ended, _StepBody) else 0
+        return self._replace(
+            pending=self.pending.drop(stream), incoming_bytes=self.incoming_bytes - announced_bytes
+        )

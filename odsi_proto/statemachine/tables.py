@@ -18,6 +18,7 @@ retry is answered without compute.
 """
 
 from enum import Enum
+from typing import Any
 
 from odsi_proto.statemachine.table import Table, ignored, illegal, impossible, legal, refused
 from odsi_proto.wire.codepoints import ErrorCode as Code
@@ -210,6 +211,9 @@ class StepInput(Enum):
     """It starts before the state's end, where no step started."""
     STALE = "stale"
     """An older lineage."""
+    LONG_AGO = "long ago"
+    """It ends before the outputs that are retained: it was acknowledged, or the window moved on."""
+    QUEUE_FULL = "next, no room"
     BEYOND = "beyond"
     """It ends past the positions reserved."""
     EXPIRED = "expired"
@@ -238,6 +242,8 @@ STEP = Table(
         legal((_P.NEW,), (_PI.NEXT,), _P.RUNNING, "STEP-001"),
         legal((_P.NEW,), (_PI.EARLY,), _P.PARKED, "STEP-002"),
         refused((_P.NEW,), (_PI.EARLY_FULL,), _P.DONE, Code.OVERLOADED, "STEP-003"),
+        refused((_P.NEW,), (_PI.QUEUE_FULL,), _P.DONE, Code.OVERLOADED, "STEP-019"),
+        ignored((_P.NEW,), (_PI.LONG_AGO,), "its output was acknowledged: nothing is owed", "STEP-014"),
         refused((_P.NEW, _P.PARKED), (_PI.MISMATCH,), _P.DONE, Code.STATE_MISMATCH, "STEP-004"),
         refused((_P.NEW,), (_PI.OVERLAP,), _P.DONE, Code.STATE_MISMATCH, "STEP-005"),
         refused((_P.NEW,), (_PI.STALE,), _P.DONE, Code.STALE, "STEP-006"),
@@ -270,7 +276,16 @@ STEP = Table(
         ),
         impossible(
             _HELD,
-            (_PI.NEXT, _PI.EARLY, _PI.EARLY_FULL, _PI.OVERLAP, _PI.STALE, _PI.BEYOND),
+            (
+                _PI.NEXT,
+                _PI.EARLY,
+                _PI.EARLY_FULL,
+                _PI.QUEUE_FULL,
+                _PI.LONG_AGO,
+                _PI.OVERLAP,
+                _PI.STALE,
+                _PI.BEYOND,
+            ),
             "a step that is held is classified as a duplicate or as equivocal",
             "STEP-012",
         ),
@@ -333,3 +348,6 @@ CLAIM = Table(
         ignored((_C.ENDED,), tuple(_CI), "what was under way when the request ended", "REQ-028"),
     ),
 )
+
+TABLES: tuple[Table[Any, Any], ...] = (SESSION, REQUEST, STEP, CLAIM)
+"""Every machine of version 1."""

@@ -132,7 +132,7 @@ class Machine:
                     "header": plain(StepHeader.decode(Cursor(effect.header, 1))),
                     "payload": effect.payload.hex(),
                 }
-            case fx.Trace():
+            case fx.Trace() | fx.Transition():
                 return None
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(effect).__name__).lstrip("_")
         record = plain(effect)

@@ -12,14 +12,14 @@ from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import make_certificate
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.routing.path import Peer
-from odsi_proto.statemachine.session import Binding, SelfDescription, Session
+from odsi_proto.statemachine.session import Binding, SelfDescription, own_hello
 from odsi_proto.testing import make_signer
 from odsi_proto.units import ConnectionId, LayerRange
 from odsi_proto.wire.codepoints import Role, StreamType
-from odsi_proto.wire.frames import HelloFrame, decode_frame, encode_frame
+from odsi_proto.wire.frames import HelloFrame, encode_frame
 from odsi_proto.wire.messages import Hello
 from odsi_proto.wire.tensor import ActivationCodec
-from odsi_proto.wire.varint import Cursor, encode_varint
+from odsi_proto.wire.varint import encode_varint
 
 ROGUE = make_signer(1)
 
@@ -31,10 +31,8 @@ class OtherVersion(Recorder):
 
     def connected(self, connection: ConnectionId, binding: Binding) -> None:
         about = SelfDescription(signer=ROGUE, roles=(Role.EXECUTION_NODE,))
-        honest = Session(connection, about=about, binding=binding, limits=Limits(), choices=bytes, unix_s=0)
-        frame = decode_frame(Cursor(honest.start(), 1), payload_bytes_max=4096)
-        assert isinstance(frame, HelloFrame)
-        hello = replace(Hello.decode(frame.body), versions=(2,))
+        body = own_hello(about, binding, Limits(), nonce=bytes(32))
+        hello = replace(Hello.decode(body), versions=(2,))
         data = encode_varint(StreamType.CONTROL) + encode_frame(HelloFrame(body=hello.encode()))
         self.quic.send_control(connection, data)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import generate_codepoints
+import generate_diagrams
 import generate_example
 import generate_register
 import generate_state_tables
@@ -10,7 +11,7 @@ import pytest
 import spec_registries
 from spec_registries import REGISTRIES
 
-TOOLS = (generate_codepoints, generate_example, generate_register, generate_state_tables)
+TOOLS = (generate_codepoints, generate_diagrams, generate_example, generate_register, generate_state_tables)
 
 
 @pytest.mark.spec("OVER-012")

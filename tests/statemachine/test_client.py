@@ -30,7 +30,7 @@ def from_last_stage(path: Path, frame: Frame) -> None:
 
 def rows_again(path: Path, **changes: object) -> None:
     """The answer to the first step once more, or something like it."""
-    claim = path.client._claims[path.request]
+    claim = path.client.state.claims[path.request]
     values: dict[str, object] = {
         "handle": claim.return_handle,
         "lineage": 0,
@@ -91,7 +91,7 @@ def test_a_second_attached_changes_nothing() -> None:
 @pytest.mark.spec("REQ-024")
 def test_abandon_by_the_last_stage_fails_the_request() -> None:
     path = answered()
-    handle = path.client._claims[path.request].return_handle
+    handle = path.client.state.claims[path.request].return_handle
     assert handle is not None
     from_last_stage(path, AbandonFrame(handle=handle, code=ErrorCode.OVERLOADED, reason="full"))
     assert not path.seen(RequestFailed)
@@ -132,7 +132,7 @@ def test_nobody_displaces_the_clients_attach() -> None:
     for token in (bytes(16), bytes([1]) * 16):
         frame = AttachFrame(request_id=path.request, return_token=token)
         out: list[object] = []
-        thief._send(thief._sessions[stolen], frame, out)  # type: ignore[arg-type]
+        thief._send(thief.state.sessions[stolen], frame, out)  # type: ignore[arg-type]
         path.network.perform(thief, tuple(out))  # type: ignore[arg-type]
     path.settle()
     opened = path.client.open(

@@ -112,7 +112,7 @@ def test_handles_only_go_up() -> None:
     for _ in range(3):
         path.open()
     frame = OpenFrame(
-        handle=Handle(1), stage=StageIndex(0), message=path.client._claims[path.request].message.encode()
+        handle=Handle(1), stage=StageIndex(0), message=path.client.state.claims[path.request].message.encode()
     )
     say(path, frame)
     assert closes(path) == [ErrorCode.ORDER_VIOLATION]

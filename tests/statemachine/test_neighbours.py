@@ -41,7 +41,7 @@ class HostileClient:
     def act(self) -> None:
         acts = (self.open, self.honest_step, self.any_step, self.any_frame, self.end, self.again)
         (act,) = self.random.choices(acts, weights=(4, 4, 9, 1, 1, 1))
-        (act if self.path.client._claims else self.open)()
+        (act if self.path.client.state.claims else self.open)()
         self.path.stages[0].rtt_measured(self.path.first_at_stage, Micros(10))
         if self.random.random() < 0.6:
             self.path.settle(self.random.choice((500, 1_500, 5_000, 50_000)))
@@ -69,8 +69,8 @@ class HostileClient:
             return  # nothing is open
 
     def any_step(self) -> None:
-        self.path.request = self.random.choice(list(self.path.client._claims) or self.ids)
-        claim = self.path.client._claims.get(self.path.request)
+        self.path.request = self.random.choice(list(self.path.client.state.claims) or self.ids)
+        claim = self.path.client.state.claims.get(self.path.request)
         own = claim.first_handle if claim is not None else 0
         position = self.random.choice((0, 0, 0, 1, 2, 6))
         header = self.path.header(
@@ -120,8 +120,8 @@ class HostileClient:
     def again(self) -> None:
         """An OPEN from before, under a handle that may be new."""
         sent = [e for e in self.path.network.effects(self.path.client) if isinstance(e, SendControl)]
-        if sent and self.path.client._claims:
-            claim = self.random.choice(list(self.path.client._claims.values()))
+        if sent and self.path.client.state.claims:
+            claim = self.random.choice(list(self.path.client.state.claims.values()))
             handle = Handle(self.random.choice((claim.first_handle, len(self.ids) + 5)))
             frame = OpenFrame(handle=handle, stage=StageIndex(0), message=claim.message.encode())
             self.to_stage(0, encode_frame(frame), fin=False)
@@ -157,7 +157,7 @@ def test_no_client_makes_honest_stages_close_on_each_other(seed: int) -> None:
     hostile = HostileClient(seed)
     path = hostile.path
     for _ in range(ACTS):
-        if path.first not in path.client._sessions or path.last not in path.client._sessions:
+        if path.first not in path.client.state.sessions or path.last not in path.client.state.sessions:
             path.connect()  # a client that was closed on comes back
         hostile.act()
     assert not links_closed(path)
@@ -165,4 +165,4 @@ def test_no_client_makes_honest_stages_close_on_each_other(seed: int) -> None:
     path.network.cut(path.client, path.last)
     path.settle(10_000_000)
     assert not any(stage.requests_open for stage in path.stages)
-    assert not any(stage._unanswered for stage in path.stages)
+    assert not any(stage.state.unanswered for stage in path.stages)

@@ -162,7 +162,7 @@ def test_a_handle_used_twice_closes_the_connection(path: Path) -> None:
     path.open()
     (frame, *_) = frames_sent(path, OpenFrame)
     assert isinstance(frame, OpenFrame)
-    session = path.client._sessions[path.first]
+    session = path.client.state.sessions[path.first]
     again: list[object] = []
     path.client._send(session, frame, again)  # type: ignore[arg-type]
     path.network.perform(path.client, tuple(again))  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def test_a_cancel_by_anybody_but_the_client_changes_nothing(path: Path) -> None:
     body = Cancel(request_id=path.request, lineage=0, code=0).encode()
     forged = CancelFrame(message=SignedMessage.sign(make_signer(9), "cancel", body).encode())
     out: list[object] = []
-    path.client._send(path.client._sessions[path.first], forged, out)  # type: ignore[arg-type]
+    path.client._send(path.client.state.sessions[path.first], forged, out)  # type: ignore[arg-type]
     path.network.perform(path.client, tuple(out))  # type: ignore[arg-type]
     path.settle()
     assert not path.seen(Close, at=path.stages[0])

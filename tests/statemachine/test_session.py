@@ -7,12 +7,11 @@ from statemachine.protocol_path import Path, make_path
 
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.effects import Close, Effect, Established, SendControl
-from odsi_proto.statemachine.session import Binding, SelfDescription, Session
+from odsi_proto.statemachine.session import Binding
 from odsi_proto.statemachine.stage import StageEndpoint
-from odsi_proto.statemachine.tables import SessionState
 from odsi_proto.testing import make_signer
 from odsi_proto.units import ConnectionId, Micros
-from odsi_proto.wire.codepoints import ErrorCode, Role, StreamType
+from odsi_proto.wire.codepoints import ErrorCode, StreamType
 from odsi_proto.wire.frames import (
     AuthFrame,
     CancelFrame,
@@ -234,18 +233,13 @@ def test_a_strangers_first_frame_is_bounded(surplus: int, codes: list[int]) -> N
 @pytest.mark.spec("SESS-013")
 def test_a_dialler_refuses_an_acceptor_whose_certificate_is_not_its_hot_keys() -> None:
     binding = Binding(is_dialler=True, acceptor_certificate_sha256=bytes(32), acceptor_key=bytes(32))
-    session, acceptor = (
-        Session(
-            ConnectionId(number),
-            about=SelfDescription(signer=make_signer(number), roles=(Role.CLIENT,)),
-            binding=one,
-            limits=Limits(),
-            choices=bytes,
-            unix_s=1_000_000,
-        )
-        for number, one in ((1, binding), (2, replace(binding, is_dialler=False)))
-    )
-    hello = decode_frame(Cursor(acceptor.start(), 1), payload_bytes_max=4096)
-    with pytest.raises(Exception, match="TLS certificate"):
-        session.receive(hello)
-    assert session.state is SessionState.AWAIT_AUTH
+    dialler, acceptor = make_path(1, Limits()).client, make_path(1, Limits()).stages[0]
+    connection = ConnectionId(900)
+    (greeting,) = acceptor.connection_made(connection, replace(binding, is_dialler=False), now=Micros(0))
+    assert isinstance(greeting, SendControl)
+    dialler.connection_made(connection, binding, now=Micros(0))
+    effects = dialler.stream_data(connection, 3, greeting.data, fin=False, now=Micros(0))
+    (close,) = [effect for effect in effects if isinstance(effect, Close)]
+    assert close.code == ErrorCode.IDENTITY_MISMATCH
+    assert "TLS certificate" in close.reason
+    assert connection not in dialler.state.sessions
