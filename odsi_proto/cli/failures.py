@@ -19,6 +19,7 @@ from odsi_proto.errors import (
     LocalProtocolError,
     Malformed,
     ModelError,
+    OdsiError,
     PeerError,
     RemoteProtocolError,
     RequestFailedError,
@@ -35,9 +36,14 @@ class ExitCode(IntEnum):
     MODEL = 4
     PEER = 5
     REQUEST = 6
+    CHECK = 7
     INTERRUPTED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE
     TERMINATED = 128 + signal.SIGTERM
+
+
+class CheckFailedError(OdsiError):
+    """A simulated run broke a rule of the protocol."""
 
 
 class Terminated(BaseException):
@@ -66,6 +72,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (Malformed, ExitCode.PEER),  # files turn theirs into IdentityError and ModelError
     (Incomplete, ExitCode.PEER),
     (RequestFailedError, ExitCode.REQUEST),
+    (CheckFailedError, ExitCode.CHECK),
     (LocalProtocolError, ExitCode.BUG),
     (BrokenPipeError, ExitCode.BROKEN_PIPE),
     (OSError, ExitCode.USAGE),

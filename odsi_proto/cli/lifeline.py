@@ -5,7 +5,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from odsi_proto.cli.failures import Terminated
@@ -41,6 +44,23 @@ def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
         if terminated:
             raise Terminated from None
         raise
+
+
+@contextmanager
+def terminated_as_exception() -> Iterator[None]:
+    """For work without a loop: SIGTERM raises ``Terminated`` as Ctrl-C raises ``KeyboardInterrupt``."""
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield
+        return
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def die_with_parent() -> None:

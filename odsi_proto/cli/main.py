@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "identity": LazyCommand("identity", "Make and show identities."),
     "model": LazyCommand("model", "Digest and inspect model files."),
     "node": LazyCommand("node", "Run an execution node."),
+    "sim": LazyCommand("sim", "Run the state machines on a hostile network in virtual time."),
     "vectors": LazyCommand("vectors", "Run, list and show the test vectors of the specification."),
 }
 
@@ -48,6 +49,7 @@ Exit codes:
     4  a model file that can not be used
     5  a peer that is unreachable, lost, or somebody else
     6  a request that was refused or failed
+    7  a simulated run that broke a rule
   130  interrupted (Ctrl-C)
   141  nobody reads the output any more
   143  terminated (SIGTERM)"""

@@ -1,7 +1,5 @@
 """Digests and inspects model files; the half of ``odsi model`` that reads them."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -10,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from odsi_proto.cli.files import write_atomically
 from odsi_proto.cli.output import Output
 from odsi_proto.errors import ConfigError
 from odsi_proto.kernels.config import check_layers, read_config
@@ -18,9 +17,6 @@ from odsi_proto.kernels.gguf_header import TensorInfo
 from odsi_proto.kernels.manifest import build_manifest, load_or_build, sidecar_path
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest, to_sidecar
-
-MANIFEST_MODE = 0o644
-"""A manifest is public: everybody may check a model against it."""
 
 
 def write_manifest(file: Path, out: Path | None, output: Output, *, force: bool) -> None:
@@ -64,25 +60,6 @@ def inspect(file: Path, layers: LayerRange | None, output: Output, *, digest: bo
     rows = [_row(info, manifest) for info in tensors]
     output.emit("model", {**fields, "tensors": rows}, human=_summary(fields))
     output.table(_tensor_table(rows))
-
-
-def write_atomically(target: Path, text: str) -> None:
-    """Write ``target`` so that a reader sees the whole of it or what was there before."""
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(text)
-            os.fchmod(stream.fileno(), MANIFEST_MODE)
-        temporary.replace(target)
-    except BaseException as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ConfigError(f"can not write {target}: {error.strerror}") from error
-        raise
 
 
 def _digest(model: GgufFile, output: Output) -> ModelManifest:

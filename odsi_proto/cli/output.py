@@ -147,7 +147,9 @@ class ProgressBar:
 
         with self._lock:
             if not self._is_closed:
-                self._bar = Progress(console=Console(stderr=True), transient=True)
+                console = Console(stderr=True)
+                # Rich would send what is printed meanwhile to standard error: only if both are the terminal.
+                self._bar = Progress(console=console, transient=True, redirect_stdout=sys.stdout.isatty())
                 self._bar.add_task("")
                 self._update()
                 self._bar.start()
