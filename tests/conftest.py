@@ -1,5 +1,6 @@
 """Options and profiles of the whole suite."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -7,8 +8,14 @@ import pytest
 import structlog
 from hypothesis import settings
 
+PROFILE_VARIABLE = "ODSI_HYPOTHESIS_PROFILE"
+"""Chooses a profile where no ``--hypothesis-profile`` does."""
+
+# No deadlines: a machine that is busy with something else is no failure of a test.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=100)
-settings.load_profile("ci")
+settings.register_profile("dev", deadline=None, max_examples=40)
+settings.register_profile("nightly", deadline=None, max_examples=2_000, print_blob=True)
+settings.load_profile(os.environ.get(PROFILE_VARIABLE, "ci"))
 
 
 def pytest_configure() -> None:
