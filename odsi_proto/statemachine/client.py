@@ -311,20 +311,15 @@ class ClientEndpoint(Endpoint):
         claim = self._by_return(session, header.handle)
         if claim is None:
             return None
-        cell = self._advance(claim, ClaimInput.ROWS, out)
-        if cell.verdict is Verdict.ILLEGAL:
-            raise RemoteProtocolError(cell.code, "rows before the path was ready", spec=cell.spec)
         awaited = claim.awaited.get(header.position)
-        sent = None if awaited is None else awaited.header
-        if sent is None and header.end <= claim.position:
+        if awaited is None and header.end <= claim.position:
             return None  # answered already: a retry along the path may be answered twice
-        if sent is None or (sent.lineage, sent.count, sent.tag_after) != (
-            header.lineage,
-            header.count,
-            header.tag_after,
-        ):
+        if awaited is None or not _is_answer(header, awaited.header):
+            # Not the last stage's fault alone: any stage before it can make up a step.
             what = f"rows for position {header.position} that answer no step sent"
-            raise RemoteProtocolError(ErrorCode.STATE_MISMATCH, what, spec="STEP-017")
+            self._fail(claim, ClaimInput.ROWS_OF_NO_STEP, None, None, what, out)
+            return None
+        self._advance(claim, ClaimInput.ROWS, out)
         layout = ActivationLayout(codec=ActivationCodec(claim.open.codecs[-1]), width=claim.open.width)
         return layout.payload_bytes(min(header.count, claim.open.rows_returned_max))
 
@@ -379,13 +374,15 @@ class ClientEndpoint(Endpoint):
         claim: Claim,
         why: ClaimInput,
         stage: StageIndex | None,
-        code: int,
+        code: int | None,
         reason: str,
         out: list[Effect],
     ) -> None:
-        self._advance(claim, why, out)
+        """End a request without all its rows; ``code`` None is the table's."""
+        cell = self._advance(claim, why, out)
         self._end(claim, ErrorCode.CANCELLED, out)
-        out.append(RequestFailed(request=claim.id, stage=stage, code=code, reason=reason))
+        failed_with = cell.code if code is None else code
+        out.append(RequestFailed(request=claim.id, stage=stage, code=failed_with, reason=reason))
 
     def _end(self, claim: Claim, code: ErrorCode, out: list[Effect]) -> None:
         """Tell the path, and forget the request with its timers and handles."""
@@ -429,6 +426,10 @@ class ClientEndpoint(Endpoint):
         """The request that the last stage's handle names; None if it has ended."""
         request = session.request_of(handle)
         return None if request is None else self._claims.get(request)
+
+
+def _is_answer(rows: StepHeader, sent: StepHeader) -> bool:
+    return (rows.lineage, rows.count, rows.tag_after) == (sent.lineage, sent.count, sent.tag_after)
 
 
 def _open_body(request: RequestId, spec: RequestSpec, token: bytes, *, unix_s: int) -> Open:

@@ -89,6 +89,7 @@ class StageEndpoint(StageSteps):
         if record is None:
             self._answered(request)
             return (Release(request=request),)  # it ended while the driver was at work
+        _check_is_reserving(record)
         record, _ = self._advance(record._replace(is_reserving=False), RequestInput.RESERVED, out)
         self._hold(record)
         commit = commit_to(record, self._offer, self._predecessor(record), self.limits)
@@ -109,6 +110,7 @@ class StageEndpoint(StageSteps):
         if record is None:
             self._answered(request)
         else:
+            _check_is_reserving(record)
             record, cell = self._advance(
                 record._replace(is_reserving=False), RequestInput.RESERVE_FAILED, out
             )
@@ -354,3 +356,8 @@ class StageEndpoint(StageSteps):
         session = self._sessions.get(record.upstream)
         assert session is not None, "a request ends with its upstream connection"
         return session.participant
+
+
+def _check_is_reserving(record: StageRequest) -> None:
+    if not record.is_reserving:
+        raise LocalProtocolError("no reservation was asked for, or it was answered already")

@@ -214,7 +214,10 @@ class StageSteps(Endpoint):
         return record.with_step(running)._replace(position=header.end, tag=header.tag_after)
 
     def _run_parked(self, session: Session, record: StageRequest, now: Micros, out: list[Effect]) -> None:
-        """Run what waited for the state to come to its position; bounded by the parked steps."""
+        """Run what waited for the state to come to its position; bounded by the parked steps.
+
+        A parked step that the state has passed contradicts the one that covers it.
+        """
         for _ in range(len(record.steps)):
             step = record.steps.get(record.position)
             if step is None:
@@ -227,6 +230,10 @@ class StageSteps(Endpoint):
                 return
             step, _ = self._advance_step(record, step, StepInput.REACHED, out)
             record = self._run(record, step, now, out)
+        for step in record.in_state(StepState.PARKED):
+            if step.header.position < record.position:
+                self._refuse_step(session, record, step.header, StepInput.OVERLAP, out)
+                return
         self._hold(record)
 
     def _refuse_step(
@@ -311,6 +318,7 @@ class StageSteps(Endpoint):
         if record.records:
             frame = StatusFrame(handle=record.upstream_handle, records=record.records)
             self._send_upstream(record, frame, out)
+        self._timers = self._timers.cancel("status", record.id)
         return record._replace(records=())
 
     def _refuse(

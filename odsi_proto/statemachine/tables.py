@@ -208,7 +208,7 @@ class StepInput(Enum):
     MISMATCH = "mismatch"
     """Its position is the state's, its tag is not."""
     OVERLAP = "overlap"
-    """It starts before the state's end, where no step started."""
+    """It starts before the state's end, where no step that was run started."""
     STALE = "stale"
     """An older lineage."""
     LONG_AGO = "long ago"
@@ -245,7 +245,7 @@ STEP = Table(
         refused((_P.NEW,), (_PI.QUEUE_FULL,), _P.DONE, Code.OVERLOADED, "STEP-019"),
         ignored((_P.NEW,), (_PI.LONG_AGO,), "its output was acknowledged: nothing is owed", "STEP-014"),
         refused((_P.NEW, _P.PARKED), (_PI.MISMATCH,), _P.DONE, Code.STATE_MISMATCH, "STEP-004"),
-        refused((_P.NEW,), (_PI.OVERLAP,), _P.DONE, Code.STATE_MISMATCH, "STEP-005"),
+        refused((_P.NEW, _P.PARKED), (_PI.OVERLAP,), _P.DONE, Code.STATE_MISMATCH, "STEP-005"),
         refused((_P.NEW,), (_PI.STALE,), _P.DONE, Code.STALE, "STEP-006"),
         refused((_P.NEW,), (_PI.BEYOND,), _P.DONE, Code.LIMIT_EXCEEDED, "STEP-007"),
         refused((_P.NEW, _P.PARKED), (_PI.EXPIRED,), _P.DONE, Code.EXPIRED, "STEP-008"),
@@ -282,14 +282,18 @@ STEP = Table(
                 _PI.EARLY_FULL,
                 _PI.QUEUE_FULL,
                 _PI.LONG_AGO,
-                _PI.OVERLAP,
                 _PI.STALE,
                 _PI.BEYOND,
             ),
             "a step that is held is classified as a duplicate or as equivocal",
             "STEP-012",
         ),
-        impossible((_P.RUNNING, _P.SENT), (_PI.MISMATCH, _PI.EXPIRED), "decided before compute", "STEP-004"),
+        impossible(
+            (_P.RUNNING, _P.SENT),
+            (_PI.MISMATCH, _PI.OVERLAP, _PI.EXPIRED),
+            "decided before compute",
+            "STEP-004",
+        ),
         impossible((_P.PARKED,), (_PI.OUTPUT, _PI.FAILED, _PI.ACKNOWLEDGED), "not run yet", "STEP-010"),
         impossible(
             (_P.RUNNING,), (_PI.REACHED, _PI.OVERDUE, _PI.ACKNOWLEDGED), "not parked, not sent", "STEP-010"
@@ -318,6 +322,9 @@ class ClaimInput(Enum):
     PATH_READY = "path ready"
     """The last of the COMMITs and ATTACHED."""
     ROWS = "rows"
+    """The answer to a step."""
+    ROWS_OF_NO_STEP = "rows of no step"
+    """They answer nothing that was sent: the last stage, or any stage before it, made up a step."""
     STATUS = "STATUS"
     REFUSE = "REFUSE"
     CANCEL = "local cancel"
@@ -336,8 +343,10 @@ CLAIM = Table(
     rows=(
         legal((_C.OPENING,), (_CI.COMMIT, _CI.ATTACHED), None, "REQ-020"),
         legal((_C.OPENING,), (_CI.PATH_READY,), _C.READY, "REQ-021"),
-        illegal((_C.OPENING,), (_CI.ROWS,), _C.ENDED, Code.ORDER_VIOLATION, "REQ-022"),
         legal((_C.READY,), (_CI.ROWS,), None, "REQ-022"),
+        refused((_C.OPENING,), (_CI.ROWS_OF_NO_STEP,), _C.ENDED, Code.ORDER_VIOLATION, "REQ-022"),
+        refused((_C.READY,), (_CI.ROWS_OF_NO_STEP,), _C.ENDED, Code.STATE_MISMATCH, "STEP-017"),
+        impossible((_C.OPENING,), (_CI.ROWS,), "no step was sent that they could answer", "REQ-022"),
         legal((_C.OPENING, _C.READY), (_CI.STATUS,), None, "REQ-023"),
         legal((_C.OPENING, _C.READY), (_CI.REFUSE,), _C.ENDED, "REQ-024"),
         legal((_C.OPENING, _C.READY), (_CI.CANCEL,), _C.ENDED, "REQ-025"),

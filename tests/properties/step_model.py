@@ -198,7 +198,8 @@ class StepModel:
             facts.append(("run", self.request, header.position, header.count, step.payload, wanted))
             waiting = self.steps.get(self.position)
             if waiting is None:
-                return facts
+                passed = [position for position in self.parked if position < self.position]
+                return facts + (self.react("overlap", self.steps[min(passed)].header) if passed else [])
             step = waiting
             left_us = max(0, step.remaining_us - (now - step.arrived_us))
             kind = self.kind_when_reached(step.header, left_us)

@@ -336,7 +336,10 @@ class ClaimMachine(RuleBasedStateMachine):
             }
             header = self.rows(waiting[0], mine.return_handle, **wrong[kind])
         far.step(header, bytes(LAYOUT.payload_bytes(min(header.count, ROWS_MAX))))
-        self.breach(self.last_name, Code.ORDER_VIOLATION if kind == "handle" else Code.STATE_MISMATCH)
+        if kind == "handle" and waiting is not None:
+            self.breach(self.last_name, Code.ORDER_VIOLATION)
+        else:
+            self.expect(*self.fail(mine, None, Code.STATE_MISMATCH))
 
     @precondition(
         lambda self: any(m.state == "opening" and m.return_handle is not None for m in self.mine.values())
@@ -347,7 +350,7 @@ class ClaimMachine(RuleBasedStateMachine):
         mine = next(m for m in self.mine.values() if m.state == "opening" and m.return_handle is not None)
         assert mine.return_handle is not None
         self.fars[self.last_name].step(self.rows(_nothing(), mine.return_handle), b"")
-        self.breach(self.last_name, Code.ORDER_VIOLATION)
+        self.expect(*self.fail(mine, None, Code.ORDER_VIOLATION))
 
     @precondition(lambda self: any(m.return_handle is not None for m in self.ended[-3:]))
     @rule()

@@ -1,13 +1,16 @@
 """OPEN and COMMIT: what a stage takes, from whom, and what its answer must say."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from statemachine.protocol_path import Path, make_path
 
+from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import is_commit_to
 from odsi_proto.statemachine.effects import Close, RequestFailed, SendControl
+from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing import make_signer
 from odsi_proto.units import LayerRange, Micros, StageIndex
 from odsi_proto.wire.codepoints import ErrorCode, LateAction, StreamType
@@ -198,3 +201,19 @@ def test_an_open_is_refused_whose_answers_the_client_does_not_take(
     path.connect()
     path.open()
     assert [failed.code for failed in path.seen(RequestFailed)] == [code] * (code is not None)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [StageEndpoint.reserved, lambda stage, request, now: stage.reserve_failed(request, "full", now=now)],
+    ids=["fits", "fails"],
+)
+def test_an_answer_to_a_reservation_that_was_not_asked_for_is_the_callers_fault(
+    path: Path, answer: Callable[..., object]
+) -> None:
+    """It used to be an AssertionError; nothing changes."""
+    path.open()
+    stage, before = path.stages[0], path.stages[0].state
+    with pytest.raises(LocalProtocolError):
+        answer(stage, path.request, now=path.network.now)
+    assert stage.state == before

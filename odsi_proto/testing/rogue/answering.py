@@ -35,7 +35,7 @@ from odsi_proto.wire.messages import Open
 from odsi_proto.wire.step import StepHeader
 from odsi_proto.wire.tag import TAG_BYTES, root_tag
 
-_NO_STEP = Closes(ErrorCode.STATE_MISMATCH, "STEP-017")
+_NO_STEP = Fails(ErrorCode.STATE_MISMATCH, Where.NOBODY)
 _SIZE = Closes(ErrorCode.MALFORMED, "WIRE-021")
 
 
@@ -234,9 +234,9 @@ ROWS = (
         "rows-before-the-path-is-ready",
         "Sends rows right behind ATTACHED.",
         _rows_at_once,
-        Closes(ErrorCode.ORDER_VIOLATION, "REQ-022"),
+        Fails(ErrorCode.ORDER_VIOLATION, Where.NOBODY),
         "REQ-022",
-        "claim OPENING ROWS",
+        "claim OPENING ROWS_OF_NO_STEP",
         moments=(Moment.SAYS_ATTACHED,),
         seats=(Seat.LAST,),
     ),

@@ -30,7 +30,7 @@ from odsi_proto.wire.codepoints import ErrorCode, LateAction
 from odsi_proto.wire.step import StepHeader
 
 _MISMATCH = Refuses(ErrorCode.STATE_MISMATCH)
-_AT_THE_CLIENT = Fails(ErrorCode.STATE_MISMATCH, Where.NEXT)
+_AT_THE_CLIENT = Fails(ErrorCode.STATE_MISMATCH, Where.NOBODY)
 """The last stage delivers, honestly, what answers no step: its other requests must not suffer."""
 
 
@@ -249,6 +249,7 @@ HISTORY = (
         other_step(lambda header, scene: replace(header, tag_after=Tag(flipped(header.tag_after)))),
         _AT_THE_CLIENT,
         "REQ-063",
+        "claim READY ROWS_OF_NO_STEP",
         parts=(Part.STAGE,),
     ),
     about_a_step(
@@ -368,6 +369,7 @@ PARKED = (
         _overrun,
         _MISMATCH,
         "STEP-005",
+        "step PARKED OVERLAP",
     ),
     about_a_step(
         "step-parked-twice",
