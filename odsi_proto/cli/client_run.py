@@ -7,8 +7,8 @@ from pathlib import Path
 from odsi_proto.cli.delivery import Delivery
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import ProgressBar
-from odsi_proto.kernels.config import read_config
 from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.manifest import build_manifest, sidecar_path
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.kernels.sampling import Sampling

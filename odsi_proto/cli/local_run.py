@@ -15,10 +15,11 @@ from torch import Tensor
 from odsi_proto.cli.generation_options import GenerationOptions
 from odsi_proto.cli.output import ProgressBar
 from odsi_proto.errors import ConfigError
-from odsi_proto.kernels.config import ModelConfig, read_config
+from odsi_proto.kernels.config import ModelConfig
 from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.head import ClientModel
+from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.local import generate_local, prompt_tokens
 from odsi_proto.kernels.manifest import load_or_build, sidecar_path
 from odsi_proto.kernels.model_path import default_model_path

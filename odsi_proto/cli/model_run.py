@@ -11,10 +11,11 @@ from rich.text import Text
 from odsi_proto.cli.files import write_atomically
 from odsi_proto.cli.output import Output
 from odsi_proto.errors import ConfigError
-from odsi_proto.kernels.config import check_layers, read_config
 from odsi_proto.kernels.gguf import GgufFile
-from odsi_proto.kernels.gguf_header import TensorInfo
+from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.manifest import build_manifest, load_or_build, sidecar_path
+from odsi_proto.kernels.roles import check_layers
+from odsi_proto.kernels.source import TensorInfo
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest, to_sidecar
 

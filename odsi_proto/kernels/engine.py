@@ -13,10 +13,13 @@ from torch import Tensor
 
 from odsi_proto.errors import CapacityError, LocalProtocolError
 from odsi_proto.kernels.codecs import decode_rows, encode_rows
-from odsi_proto.kernels.config import ModelConfig, check_layers, read_config
-from odsi_proto.kernels.gguf import GgufFile
-from odsi_proto.kernels.llama import LlamaLayer, Rotary, load_rotary
+from odsi_proto.kernels.config import ModelConfig
+from odsi_proto.kernels.hyperparameters import read_config
+from odsi_proto.kernels.llama import LlamaLayer, Rotary
 from odsi_proto.kernels.manifest import Progress, no_progress, verify_tensors
+from odsi_proto.kernels.roles import check_layers
+from odsi_proto.kernels.source import ModelSource
+from odsi_proto.kernels.weights import load_layer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest
 from odsi_proto.wire.tensor import ActivationCodec
@@ -58,7 +61,7 @@ class StageEngine:
     @classmethod
     def load(
         cls,
-        file: GgufFile,
+        source: ModelSource,
         manifest: ModelManifest | None,
         layers: LayerRange,
         *,
@@ -72,15 +75,15 @@ class StageEngine:
         is set for the whole process, as torch has it. ``progress`` counts layers.
         """
         torch.set_num_threads(threads)
-        config = read_config(file)
-        names = check_layers(file, config, layers)
+        config = read_config(source)
+        names = check_layers(source, config, layers)
         if manifest is not None:
-            verify_tensors(file, manifest, names)
+            verify_tensors(source, manifest, names)
         weights = []
         for index in range(layers.first, layers.end):
-            weights.append(LlamaLayer(file, config, index))
+            weights.append(LlamaLayer(load_layer(source, config, index), config))
             progress(len(weights), len(layers))
-        return cls(config, layers, weights, load_rotary(file, config), kv_bytes_max)
+        return cls(config, layers, weights, Rotary(config), kv_bytes_max)
 
     @property
     def kv_bytes_used(self) -> int:

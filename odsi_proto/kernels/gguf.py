@@ -11,18 +11,17 @@ import struct
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn, Self
 
 from odsi_proto.errors import ModelError
-from odsi_proto.kernels.gguf_header import TensorInfo, ValueInfo, read_header
+from odsi_proto.kernels.gguf_header import ValueInfo, read_header
 from odsi_proto.kernels.gguf_layout import BOOLEANS, HEADER_BYTES, INTEGERS, REALS, ValueType
+from odsi_proto.kernels.source import ModelSource, TensorInfo
 
 _LENGTH = struct.Struct("<Q")
 
 
-class GgufFile:
-    """An open model file and a context manager: metadata decoded and checked, tensors as raw bytes."""
+class GgufFile(ModelSource):
+    """An open model file: metadata decoded and checked, tensors as raw bytes."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -34,16 +33,8 @@ class GgufFile:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Let go of the file; while a caller still holds the view of a tensor, the mapping stays for it."""
+        """Let go of the file."""
         self._view.release()
         with suppress(BufferError):
             self._map.close()
@@ -69,10 +60,6 @@ class GgufFile:
         if info is None:
             self.fail(f"tensor {name} is missing")
         return self._view[info.offset : info.offset + info.byte_count]
-
-    def fail(self, what: str) -> NoReturn:
-        """Raise the ``ModelError`` that names this file."""
-        raise ModelError(f"{self.path}: {what}")
 
     # Metadata values: None for a missing key, an error for a value of another type.
 

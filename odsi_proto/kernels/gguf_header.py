@@ -21,27 +21,14 @@ from odsi_proto.kernels.gguf_layout import (
     STRINGS_MAX,
     TENSOR_TYPES,
     VERSIONS,
-    TensorType,
     ValueType,
 )
+from odsi_proto.kernels.source import TensorInfo
 
 ALIGNMENT_KEY = "general.alignment"
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorInfo:
-    """What one tensor is and where it lies."""
-
-    name: str
-    shape: tuple[int, ...]
-    """Outermost dimension first, as torch has it; the file has them the other way round."""
-    type: TensorType
-    offset: int
-    """From the start of the file."""
-    byte_count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ Source: docs/gguf.md and ggml/src/ggml-common.h of the ggml project.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+
+from odsi_proto.kernels.source import TensorType
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -60,16 +61,6 @@ BOOLEANS = {ValueType.BOOL: struct.Struct("<?")}
 SCALARS = {**INTEGERS, **REALS, **BOOLEANS}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorType:
-    """How a tensor's values are packed."""
-
-    name: str
-    block_values: int
-    """Values in a block; a row is a whole number of blocks."""
-    block_bytes: int
-
-
 TENSOR_TYPES = {
     0: TensorType("F32", 1, 4),
     1: TensorType("F16", 1, 2),
@@ -100,4 +91,4 @@ TENSOR_TYPES = {
     30: TensorType("BF16", 1, 2),
 }
 """By ggml's number, the types that files hold: a size is enough to find a tensor and to hash it. Those
-that can be computed with are in ``quants``."""
+that can be computed with are ``source.COMPUTED_TYPES``."""

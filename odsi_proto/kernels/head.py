@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from odsi_proto.errors import LocalProtocolError
-from odsi_proto.kernels.config import EMBEDDING, FINAL_NORM, HEAD, ModelConfig, check_client, read_config
-from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.config import ModelConfig
+from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.llama import RmsNorm
 from odsi_proto.kernels.manifest import verify_tensors
 from odsi_proto.kernels.quants import load_tensor
+from odsi_proto.kernels.roles import check_client
+from odsi_proto.kernels.source import EMBEDDING, FINAL_NORM, HEAD, ModelSource
 from odsi_proto.wire.manifest import ModelManifest
 
 
@@ -25,18 +27,18 @@ class ClientModel:
         self._head = head
 
     @classmethod
-    def load(cls, file: GgufFile, manifest: ModelManifest | None) -> Self:
+    def load(cls, source: ModelSource, manifest: ModelManifest | None) -> Self:
         """Read, check and unpack the client's tensors; raises ``ModelError``.
 
         Both matrices are kept [width, vocabulary], as in ``llama``; a tied pair is one matrix.
         """
-        config = read_config(file)
-        names = check_client(file, config)
+        config = read_config(source)
+        names = check_client(source, config)
         if manifest is not None:
-            verify_tensors(file, manifest, names)
-        embedding = load_tensor(file, EMBEDDING).t().contiguous()
-        head = embedding if config.tied_head else load_tensor(file, HEAD).t().contiguous()
-        return cls(config, embedding, RmsNorm(load_tensor(file, FINAL_NORM), config.norm_epsilon), head)
+            verify_tensors(source, manifest, names)
+        embedding = load_tensor(source, EMBEDDING).t().contiguous()
+        head = embedding if config.tied_head else load_tensor(source, HEAD).t().contiguous()
+        return cls(config, embedding, RmsNorm(load_tensor(source, FINAL_NORM), config.norm_epsilon), head)
 
     def embed(self, token_ids: Sequence[int]) -> Tensor:
         """The float32 rows [count, width] of ``token_ids``."""

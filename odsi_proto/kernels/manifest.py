@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from odsi_proto.errors import ModelError
-from odsi_proto.kernels.config import read_config
-from odsi_proto.kernels.gguf import GgufFile
-from odsi_proto.kernels.gguf_header import TensorInfo
+from odsi_proto.kernels.hyperparameters import read_config
+from odsi_proto.kernels.source import ModelSource, TensorInfo
 from odsi_proto.wire.manifest import (
     SIDECAR_BYTES_MAX,
     ModelManifest,
@@ -31,17 +30,17 @@ def sidecar_path(model: Path) -> Path:
 
 
 def load_or_build(
-    file: GgufFile, path: Path | None = None, progress: Progress = no_progress
+    source: ModelSource, path: Path | None = None, progress: Progress = no_progress
 ) -> ModelManifest:
-    """The manifest at ``path``, or beside the file, or else made from it; raises ``ModelError``.
+    """The manifest at ``path``, or beside the model, or else made from it; raises ``ModelError``.
 
     A manifest is taken at its word for tensors nobody here loads: those that are loaded go through
     :func:`verify_tensors`.
     """
     if path is None:
-        path = sidecar_path(file.path)
+        path = sidecar_path(source.path)
         if not path.exists():
-            return build_manifest(file, progress)
+            return build_manifest(source, progress)
     try:
         with path.open("rb") as stream:
             raw = stream.read(SIDECAR_BYTES_MAX + 1)
@@ -50,75 +49,75 @@ def load_or_build(
         raise ModelError(f"{path}: not UTF-8 text") from error
     except OSError as error:
         raise ModelError(f"{path}: can not be read: {error.strerror}") from error
-    _check_same_tensors(file, manifest, str(path))
+    _check_same_tensors(source, manifest, str(path))
     return manifest
 
 
-def build_manifest(file: GgufFile, progress: Progress = no_progress) -> ModelManifest:
-    """The manifest of ``file``, every tensor hashed."""
-    config = read_config(file)
-    total = sum(info.byte_count for info in file.tensors.values())
+def build_manifest(source: ModelSource, progress: Progress = no_progress) -> ModelManifest:
+    """The manifest of ``source``, every tensor hashed."""
+    config = read_config(source)
+    total = sum(info.byte_count for info in source.tensors.values())
     done = 0
     entries = []
-    for info in file.tensors.values():
-        entries.append(_entry(file, info))
+    for info in source.tensors.values():
+        entries.append(_entry(source, info))
         done += info.byte_count
         progress(done, total)
     return ModelManifest(
         architecture=config.architecture,
         layers_count=config.layers_count,
         width=config.width,
-        metadata_sha256=_metadata_sha256(file),
+        metadata_sha256=_metadata_sha256(source),
         tensors=tuple(entries),
     )
 
 
-def verify_tensors(file: GgufFile, manifest: ModelManifest, names: Iterable[str]) -> None:
-    """Check the metadata and the named tensors of ``file`` against ``manifest``.
+def verify_tensors(source: ModelSource, manifest: ModelManifest, names: Iterable[str]) -> None:
+    """Check the metadata and the named tensors of ``source`` against ``manifest``.
 
     Each tensor is hashed and proved against the manifest's root; the first difference is a
     ``ModelError`` with both digests. No other tensor is read.
     """
-    config = read_config(file)
+    config = read_config(source)
     stated = (manifest.architecture, manifest.layers_count, manifest.width)
     found = (config.architecture, config.layers_count, config.width)
     if stated != found:
-        file.fail(f"architecture, layers and width are {found}, the manifest has {stated}")
-    if (digest := _metadata_sha256(file)) != manifest.metadata_sha256:
-        file.fail(f"metadata has SHA-256 {digest.hex()}, the manifest has {manifest.metadata_sha256.hex()}")
+        source.fail(f"architecture, layers and width are {found}, the manifest has {stated}")
+    if (digest := _metadata_sha256(source)) != manifest.metadata_sha256:
+        source.fail(f"metadata has SHA-256 {digest.hex()}, the manifest has {manifest.metadata_sha256.hex()}")
     for name in names:
         expected = manifest.entry(name)
         if expected is None:
-            file.fail(f"tensor {name} is not in the manifest with root {manifest.root.hex()}")
-        info = file.tensors.get(name)
+            source.fail(f"tensor {name} is not in the manifest with root {manifest.root.hex()}")
+        info = source.tensors.get(name)
         if info is None:
-            file.fail(f"tensor {name} is missing, the manifest has {expected.sha256.hex()}")
-        entry = _entry(file, info)
+            source.fail(f"tensor {name} is missing, the manifest has {expected.sha256.hex()}")
+        entry = _entry(source, info)
         if entry.sha256 != expected.sha256:
-            file.fail(
+            source.fail(
                 f"tensor {name} has SHA-256 {entry.sha256.hex()}, the manifest has {expected.sha256.hex()}"
             )
         if not verify(entry, manifest.prove(name), manifest.root):
-            file.fail(f"tensor {name} can not be proved against the model's root {manifest.root.hex()}")
+            source.fail(f"tensor {name} can not be proved against the model's root {manifest.root.hex()}")
 
 
-def _check_same_tensors(file: GgufFile, manifest: ModelManifest, source: str) -> None:
-    """That the sidecar lists the tensors of this file, without hashing any: catches a wrong or stale one."""
+def _check_same_tensors(source: ModelSource, manifest: ModelManifest, where: str) -> None:
+    """That the sidecar lists the tensors of this model, without hashing any: catches a wrong or stale one."""
     listed = [(entry.name, entry.shape, entry.type, entry.byte_count) for entry in manifest.tensors]
-    present = [(info.name, info.shape, info.type.name, info.byte_count) for info in file.tensors.values()]
+    present = [(info.name, info.shape, info.type.name, info.byte_count) for info in source.tensors.values()]
     if listed != present:
-        raise ModelError(f"{source}: describes other tensors than {file.path} has; write it anew")
+        raise ModelError(f"{where}: describes other tensors than {source.path} has; write it anew")
 
 
-def _entry(file: GgufFile, info: TensorInfo) -> TensorEntry:
+def _entry(source: ModelSource, info: TensorInfo) -> TensorEntry:
     return TensorEntry(
         name=info.name,
         shape=info.shape,
         type=info.type.name,
         byte_count=info.byte_count,
-        sha256=sha256(file.raw(info.name)).digest(),
+        sha256=sha256(source.raw(info.name)).digest(),
     )
 
 
-def _metadata_sha256(file: GgufFile) -> bytes:
-    return sha256(file.metadata).digest()
+def _metadata_sha256(source: ModelSource) -> bytes:
+    return sha256(source.metadata).digest()

@@ -12,21 +12,33 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.gguf_layout import TENSOR_TYPES
+from odsi_proto.kernels.source import ModelSource
 
 Unpack: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def load_tensor(file: GgufFile, name: str) -> Tensor:
+def load_tensor(source: ModelSource, name: str) -> Tensor:
     """Tensor ``name`` in float32, in memory of its own; ``ModelError`` if its type is not in ``TYPES``."""
-    packed = file.raw(name)
-    info = file.tensors[name]
-    unpack = TYPES.get(info.type.name)
-    if unpack is None:
-        file.fail(f"tensor {name} has type {info.type.name}, expected one of {', '.join(TYPES)}")
+    blocks = packed_rows(source, name)
+    info = source.tensors[name]
+    return unpack(info.type.name, blocks).reshape(info.shape)
+
+
+def packed_rows(source: ModelSource, name: str) -> Tensor:
+    """Tensor ``name`` as uint8 [rows, bytes of a row], in memory of its own; ``ModelError`` as above."""
+    packed = source.raw(name)
+    info = source.tensors[name]
+    if info.type.name not in TYPES:
+        source.fail(f"tensor {name} has type {info.type.name}, expected one of {', '.join(TYPES)}")
     # torch wants a buffer that it could write to; the copy also lets go of the mapping.
-    blocks = torch.frombuffer(bytearray(packed), dtype=torch.uint8).view(-1, info.type.block_bytes)
-    return unpack(blocks).reshape(info.shape)
+    row_bytes = info.shape[-1] // info.type.block_values * info.type.block_bytes
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8).view(-1, row_bytes)
+
+
+def unpack(type_name: str, rows: Tensor) -> Tensor:
+    """The float32 values of packed rows, one block a row; ``type_name`` is one of ``TYPES``."""
+    return TYPES[type_name](rows.view(-1, _BLOCK_BYTES[type_name]))
 
 
 def _f32(blocks: Tensor) -> Tensor:
@@ -92,6 +104,8 @@ TYPES: dict[str, Unpack] = {
     "Q4_K": _q4_k,
     "Q6_K": _q6_k,
 }
+
+_BLOCK_BYTES = {kind.name: kind.block_bytes for kind in TENSOR_TYPES.values()}
 
 
 def _half(blocks: Tensor, at: int) -> Tensor:

@@ -13,10 +13,11 @@ import pytest
 from kernels.tiny_llama import TinyShape, write_tiny
 
 from odsi_proto.errors import ModelError
-from odsi_proto.kernels.config import check_client, check_layers, read_config
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.gguf_layout import ENTRIES_MAX, NAME_BYTES_MAX, STRINGS_MAX, TENSOR_TYPES
+from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.quants import load_tensor
+from odsi_proto.kernels.roles import check_client, check_layers
 from odsi_proto.kernels.tokenizer import TextTokenizer
 from odsi_proto.units import LayerRange
 

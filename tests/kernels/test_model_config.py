@@ -9,8 +9,10 @@ import pytest
 from kernels.tiny_llama import TinyShape, write_tiny
 
 from odsi_proto.errors import ModelError
-from odsi_proto.kernels.config import ARCHITECTURES, check_client, check_layers, read_config
+from odsi_proto.kernels.architectures import ARCHITECTURES
 from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.hyperparameters import read_config
+from odsi_proto.kernels.roles import check_client, check_layers
 from odsi_proto.units import LayerRange
 
 GOOD = {
@@ -81,7 +83,34 @@ REFUSED = {
         "value_length is 16, expected the head size, 8",
     ),
     "partial rotation": ({"rope.dimension_count": 4}, "rope.dimension_count is 4, expected the head size, 8"),
-    "scaled rotation": ({"rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn', expected 'none'"),
+    "a scaling nobody knows": (
+        {"rope.scaling.type": "longrope"},
+        "key llama.rope.scaling.type is 'longrope', expected 'none', 'linear' or 'yarn'",
+    ),
+    "a scaling without its factor": (
+        {"rope.scaling.type": "yarn"},
+        "key llama.rope.scaling.factor is missing",
+    ),
+    "a scaling that squeezes": (
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 0.5},
+        "key llama.rope.scaling.factor is 0.5, expected 1 to 1e+06",
+    ),
+    "a factor without a scaling": (
+        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+        "key llama.rope.scaling.factor is 4.0, expected 1 to 1",
+    ),
+    "a magnitude without yarn": (
+        {"rope.scaling.attn_factor": 2.0},
+        "key llama.rope.scaling.attn_factor is 2.0, expected 1 to 1",
+    ),
+    "a ramp that goes down": (
+        {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.yarn_beta_fast": 0.5},
+        "key llama.rope.scaling.yarn_beta_fast is 0.5, expected at least",
+    ),
+    "a window": (
+        {"attention.sliding_window": 4096},
+        "key llama.attention.sliding_window is not understood",
+    ),
     "a mixture of experts": ({"expert_count": 8}, "llama.expert_count is 8, expected 0"),
     "no epsilon": ({"attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
     "epsilon not a number": (
@@ -90,7 +119,7 @@ REFUSED = {
     ),
     "a rope base of infinity": (
         {"rope.freq_base": float("inf")},
-        "rope.freq_base is inf, expected 1 to 1e+12",
+        "rope.freq_base is inf, expected 1.001 to 1e+12",
     ),
     "no vocabulary": ({"vocab_size": None}, "key llama.vocab_size is missing"),
 }

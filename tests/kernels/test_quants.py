@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from odsi_proto.errors import ModelError
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.quants import TYPES, load_tensor
+from odsi_proto.kernels.source import COMPUTED_TYPES
 
 ROWS, BLOCKS = 48, 3
 
@@ -44,3 +45,7 @@ def test_a_type_that_can_not_be_unpacked_is_named_with_those_that_can(tmp_path: 
     with GgufFile(tmp_path / "t.gguf") as file, pytest.raises(ModelError) as caught:
         load_tensor(file, "t")
     assert str(caught.value).endswith(f"tensor t has type IQ4_XS, expected one of {', '.join(TYPES)}")
+
+
+def test_every_packing_that_is_accepted_has_a_function() -> None:
+    assert tuple(TYPES) == COMPUTED_TYPES

@@ -1,0 +1,11 @@
+"""Qwen3: Llama with query and key heads normalised before they are rotated."""
+
+from odsi_proto.kernels.architectures.base import Architecture, decoder_layer
+
+QWEN3 = Architecture(
+    name="qwen3",
+    gguf_rope_pairs="halves",
+    qkv_bias=False,
+    qk_norm=True,
+    layer=decoder_layer,
+)
