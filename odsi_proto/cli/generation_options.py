@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -22,8 +22,21 @@ TOKENS_MAX = 1 << 20
 
 SEED_BITS = 63
 
-PROFILES = {"exact": ActivationCodec.F32, "f16": ActivationCodec.F16}
-"""Numeric profiles by the name people give: all compute in binary32 and differ in what travels."""
+
+class Profile(NamedTuple):
+    """How layers are computed and how rows travel; the name of the first is what nodes are told."""
+
+    computes: str
+    """A key of ``node.settings.PROFILES``."""
+    codec: ActivationCodec
+
+
+PROFILES = {
+    "exact": Profile("exact", ActivationCodec.F32),
+    "f16": Profile("exact", ActivationCodec.F16),
+    "fast": Profile("fast", ActivationCodec.F16),
+}
+"""By the name people give."""
 
 PROFILE_DEFAULT = "f16"
 """Over nodes: half the bytes, and one step of a small model fits in one datagram."""
@@ -60,8 +73,8 @@ class GenerationOptions:
     model: Path | None
     threads: int
 
-    def codec(self, default_profile: str) -> ActivationCodec:
-        """How activations travel."""
+    def chosen(self, default_profile: str) -> Profile:
+        """How to compute and how activations travel."""
         return PROFILES[self.profile or default_profile]
 
 
@@ -142,7 +155,10 @@ def _options(prompt: str | None, max_tokens: int) -> list[Callable[..., Any]]:
         {"required": True} if prompt is None else {"default": prompt, "show_default": True}
     )
     chat_help = "Take the prompt as a user's message in the model's chat template, or as it is."
-    profile_help = "What travels between stages: binary32, or half of it.  [default: f16; exact with --local]"
+    profile_help = (
+        "Compute in binary32, and send it or half of it; or compute with packed weights, and send half."
+        "  [default: f16; exact with --local]"
+    )
     return [
         click.option("--prompt", help=prompt_help, **given),
         click.option("--chat/--raw", "chat", default=True, show_default=True, help=chat_help),

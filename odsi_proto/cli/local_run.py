@@ -27,6 +27,7 @@ from odsi_proto.kernels.sampling import Sampler, Sampling
 from odsi_proto.kernels.tokenizer import TextTokenizer
 from odsi_proto.limits import PREFILL_CHUNK_POSITIONS
 from odsi_proto.node.result import ClientReport, FinishReason, GenerationResult, StageReport, TokenEvent
+from odsi_proto.node.settings import PROFILES as NODE_PROFILES
 from odsi_proto.routing.path import even_cuts
 from odsi_proto.units import LayerRange, Micros, Position
 
@@ -96,12 +97,14 @@ def run_locally(
         config = read_config(file)
         prompt_ids = prompt_tokens(file, tokenizer, options.prompt, chat=options.chat, context=config.context)
         manifest = load_or_build(file) if sidecar_path(file.path).exists() else None
-        client = _TimedClient.load(file, manifest)
+        profile = NODE_PROFILES[options.chosen(LOCAL_PROFILE_DEFAULT).computes]
+        client = _TimedClient.load(file, manifest, profile=profile, threads=options.threads)
         engines = [
             _TimedStage.load(
                 file,
                 manifest,
                 layers,
+                profile=profile,
                 threads=options.threads,
                 progress=partial(progress, f"loading layers {layers}"),
             )
@@ -130,7 +133,7 @@ def _measured(
         sampler=sampler,
         max_tokens=options.max_tokens,
         end_ids=tokenizer.end_ids,
-        codec=options.codec(LOCAL_PROFILE_DEFAULT),
+        codec=options.chosen(LOCAL_PROFILE_DEFAULT).codec,
         chunk_positions=PREFILL_CHUNK_POSITIONS,
     ):
         came_us.append(_now_us())

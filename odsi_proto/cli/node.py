@@ -23,7 +23,7 @@ from odsi_proto.cli.params import (
 )
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.node.identity_files import default_identity_path, ephemeral_signer, load_signer
-from odsi_proto.node.settings import KV_MIB_MAX, THREADS_MAX, Listen, NodeSettings
+from odsi_proto.node.settings import KV_MIB_MAX, PROFILES, THREADS_MAX, Listen, NodeSettings
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
@@ -47,6 +47,11 @@ from odsi_proto.wire.identity import Signer
 @click.option("--identity", type=FILE, help="Identity file. Default: ~/.config/odsi/identity.json.")
 @click.option("--ephemeral", is_flag=True, help="Use a new identity that is forgotten afterwards.")
 @click.option("--peer", "peers", type=PEER, multiple=True, help="A node to stay connected to. Repeatable.")
+@click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    help="How layers are computed: in binary32, or with packed weights.  [default: exact]",
+)
 @click.option("--threads", type=click.IntRange(1, THREADS_MAX), help="Compute threads.  [default: 1]")
 @click.option(
     "--kv-mib",
@@ -70,6 +75,7 @@ def node(
     identity: Path | None,
     ephemeral: bool,
     peers: tuple[Peer, ...],
+    profile: str | None,
     threads: int | None,
     kv_mib: int | None,
     config: Path | None,
@@ -93,6 +99,7 @@ def node(
         peers=peers or None,
         threads=threads,
         kv_mib=kv_mib,
+        profile=None if profile is None else PROFILES[profile],
     )
     if config is not None:
         settings = settings.over(NodeSettings.read(config))

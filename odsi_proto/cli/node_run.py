@@ -35,6 +35,11 @@ def _announce(node: Node, config: NodeConfig, output: Output) -> None:
         "layers": str(config.layers),
         "model_root": node.model_root.hex(),
         "peer": str(node.peer),
+        "profile": config.profile.name,
+        "backend": node.backend,
     }
-    human = f"serving layers {config.layers} of {config.model.name} on {host}:{port}\n  {node.peer}"
+    human = (
+        f"serving layers {config.layers} of {config.model.name} on {host}:{port}, computed by {node.backend}\n"
+        f"  {node.peer}"
+    )
     output.emit("ready", fields, human=human)

@@ -48,6 +48,8 @@ class StageSettings:
     layers: LayerRange
     peers: Sequence[Peer]
     threads: int
+    profile: str
+    """``exact`` or ``fast``."""
 
     def toml(self) -> str:
         """The document that ``odsi node --supervised`` reads: JSON's values are TOML's."""
@@ -57,6 +59,7 @@ class StageSettings:
             "layers": str(self.layers),
             "peer": [str(peer) for peer in self.peers],
             "threads": self.threads,
+            "profile": self.profile,
         }
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in entries.items()]
         return "".join(lines) + "\n"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from odsi_proto.kernels.config import ModelConfig
 from odsi_proto.kernels.quants import load_tensor, packed_rows, unpack
-from odsi_proto.kernels.source import ModelSource
+from odsi_proto.kernels.source import EMBEDDING, FINAL_NORM, HEAD, ModelSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +100,19 @@ def _adjacent(config: ModelConfig, rows: Tensor, heads: int) -> Tensor:
         return rows
     halves = rows.view(heads, 2, config.head_size // 2, -1)
     return halves.transpose(1, 2).reshape(rows.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadWeights:
+    """The client's matrices; ``head`` is ``embedding`` where a model ties them."""
+
+    embedding: Matrix
+    norm: Tensor
+    head: Matrix
+
+
+def load_head(source: ModelSource, config: ModelConfig) -> HeadWeights:
+    """The weights that ``roles.check_client`` has found to be there."""
+    embedding = load_matrix(source, EMBEDDING)
+    head = embedding if config.tied_head else load_matrix(source, HEAD)
+    return HeadWeights(embedding=embedding, norm=load_tensor(source, FINAL_NORM), head=head)

@@ -36,7 +36,6 @@ from odsi_proto.statemachine.session import SelfDescription
 from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId
 from odsi_proto.wire.codepoints import ErrorCode, Role
 from odsi_proto.wire.messages import Offer, StagePlan
-from odsi_proto.wire.tensor import NumericProfile
 
 FIRST_TOKEN_US = Micros(120_000_000)
 """Budget of a prompt: a full context of 8,192 positions in three stages of a slow machine."""
@@ -112,7 +111,9 @@ class Client:
             self._open_files.close()
             raise
         self._endpoint = ClientEndpoint(
-            about=SelfDescription(signer=self.config.signer, roles=(Role.CLIENT,)),
+            about=SelfDescription(
+                signer=self.config.signer, roles=(Role.CLIENT,), profiles=(self.config.profile,)
+            ),
             limits=self.config.limits,
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
@@ -211,7 +212,7 @@ class Client:
         self._file, manifest = self._open_files.enter_context(
             open_model(config.model, config.manifest, self._progress)
         )
-        self.model = ClientModel.load(self._file, manifest)
+        self.model = ClientModel.load(self._file, manifest, profile=config.profile, threads=config.threads)
         self.tokenizer = TextTokenizer(self._file)
         self.model_root = manifest.root
 
@@ -265,7 +266,7 @@ class Client:
                 if p.layers is not None
             ),
             codec=self.config.codec,
-            profile=NumericProfile.FLOAT32,
+            profile=self.config.profile,
             positions_max=positions_max,
             rows_returned_max=1,
             first_token_us=FIRST_TOKEN_US,

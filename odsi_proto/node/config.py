@@ -7,7 +7,7 @@ from odsi_proto.limits import Limits
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
-from odsi_proto.wire.tensor import ActivationCodec
+from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,8 @@ class NodeConfig:
     """Nodes to stay connected to: activations are only ever sent to a connected participant."""
     threads: int = 1
     """Compute threads; two in one process give nothing in decode and collapse under load."""
+    profile: NumericProfile = NumericProfile.FLOAT32
+    """How the layers are computed; requests for another are refused."""
     kv_bytes_max: int = 1 << 30
     """Memory for the KV state of all requests; an OPEN that would pass it is refused."""
     limits: Limits = Limits()
@@ -40,7 +42,9 @@ class ClientConfig:
     model: Path
     signer: Signer
     codec: ActivationCodec = ActivationCodec.F16
-    """The codec asked for on every hop; F32 is the ``exact`` profile."""
+    """The codec asked for on every hop."""
+    profile: NumericProfile = NumericProfile.FLOAT32
+    """How every stage, and the client's own part, is to compute."""
     manifest: Path | None = None
     threads: int = 1
     limits: Limits = Limits()

@@ -42,6 +42,8 @@ class Node:
         """Where the node listens; the port is known once it does."""
         self.model_root = b""
         """Names the model on the wire; known once it is loaded."""
+        self.backend = ""
+        """What computes the layers; known once they are loaded."""
         self._progress = progress or no_progress
         self._stopped = asyncio.Event()
         self._redials: dict[ParticipantId, asyncio.Task[None]] = {}
@@ -64,12 +66,15 @@ class Node:
         config = self.config
         engine, offer = await asyncio.to_thread(self._load)
         self.model_root = offer.model_root
+        self.backend = engine.backend.name
+        log.info("layers loaded", backend=self.backend, **engine.choice.fields)
         self._execution = ExecutionQueue(engine, threads=config.threads)
         self._endpoint = StageEndpoint(
             about=SelfDescription(
                 signer=config.signer,
                 roles=(Role.EXECUTION_NODE,),
                 offers=(Offer(layers=offer.layers, model_root=offer.model_root),),
+                profiles=(offer.profile,),
             ),
             offer=offer,
             limits=config.limits,
@@ -139,6 +144,7 @@ class Node:
                 file,
                 manifest,
                 config.layers,
+                profile=config.profile,
                 threads=config.threads,
                 kv_bytes_max=config.kv_bytes_max,
                 progress=lambda done, total: self._progress("loading layers", done, total),
@@ -148,6 +154,7 @@ class Node:
                 model_root=manifest.root,
                 width=engine.config.width,
                 positions_max=engine.config.context,
+                profile=engine.profile,
             )
         return engine, offer
 

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 from odsi_proto.errors import ConfigError
@@ -18,6 +19,7 @@ from odsi_proto.node.config import NodeConfig
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
+from odsi_proto.wire.tensor import NumericProfile
 
 FILE_BYTES_MAX = 1 << 20
 """Far above any real settings file; a model file given by mistake is not read to its end."""
@@ -27,6 +29,11 @@ THREADS_MAX = 1_024
 
 KV_MIB_MAX = 1 << 24
 """16 TiB: the largest that is still plausible as a machine's memory."""
+
+PROFILES: Mapping[str, NumericProfile] = MappingProxyType(
+    {"exact": NumericProfile.FLOAT32, "fast": NumericProfile.FAST}
+)
+"""How a node computes, by the name people give."""
 
 _MIB = 1 << 20
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
@@ -63,6 +70,7 @@ class NodeSettings:
     peers: tuple[Peer, ...] | None = None
     threads: int | None = None
     kv_mib: int | None = None
+    profile: NumericProfile | None = None
 
     @classmethod
     def read(cls, file: Path) -> "NodeSettings":
@@ -114,6 +122,8 @@ class NodeSettings:
         )
         if self.threads is not None:
             config = replace(config, threads=_between("threads", self.threads, THREADS_MAX))
+        if self.profile is not None:
+            config = replace(config, profile=self.profile)
         if self.kv_mib is not None:
             config = replace(config, kv_bytes_max=_between("kv-mib", self.kv_mib, KV_MIB_MAX) * _MIB)
         return config
@@ -168,6 +178,13 @@ def _peers(_source: Path, value: object) -> tuple[Peer, ...]:
     return tuple(Peer.parse(_text(item)) for item in value)
 
 
+def _profile(_source: Path, value: object) -> NumericProfile:
+    found = PROFILES.get(_text(value))
+    if found is None:
+        raise ConfigError(f"{value!r} is not a profile: expected one of {', '.join(PROFILES)}")
+    return found
+
+
 def _integer(_source: Path, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigError(f"{value!r} is not an integer")
@@ -185,5 +202,6 @@ _KEYS: Mapping[str, tuple[str, _Convert]] = {
     "peer": ("peers", _peers),
     "threads": ("threads", _integer),
     "kv-mib": ("kv_mib", _integer),
+    "profile": ("profile", _profile),
 }
 """Key of the file (a flag's name) to field and conversion."""

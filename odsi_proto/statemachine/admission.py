@@ -21,6 +21,8 @@ class StageOffer:
     width: int
     positions_max: int
     """The model's context."""
+    profile: NumericProfile = NumericProfile.FLOAT32
+    """How the layers are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,11 @@ def check_open(
     if opened.positions_max > offer.positions_max:
         what = f"{opened.positions_max} positions, this model's context is {offer.positions_max}"
         return Refusal(ErrorCode.LIMIT_EXCEEDED, what)
-    return _check_negotiated(opened)
+    return _check_negotiated(opened, offer)
 
 
-def _check_negotiated(opened: Open) -> Refusal | None:
-    """Every number must be one that this version knows."""
+def _check_negotiated(opened: Open, offer: StageOffer) -> Refusal | None:
+    """Every number must be one that this version knows, and what it names must be to be had here."""
     asked: tuple[tuple[str, tuple[int, ...], type[IntEnum]], ...] = (
         ("codec", opened.codecs, ActivationCodec),
         ("numeric profile", (opened.profile,), NumericProfile),
@@ -83,6 +85,10 @@ def _check_negotiated(opened: Open) -> Refusal | None:
         for number in numbers:
             if number not in {int(member) for member in known}:
                 return Refusal(ErrorCode.UNSUPPORTED, f"{name} {number} is not known here")
+    if opened.profile != offer.profile:
+        asked_for = NumericProfile(opened.profile).name
+        what = f"the request is for numeric profile {asked_for}, this node computes {offer.profile.name}"
+        return Refusal(ErrorCode.UNSUPPORTED, what)
     if opened.late_action == LateAction.REROUTE:
         return Refusal(ErrorCode.UNSUPPORTED, "late action REROUTE is not supported by this version")
     critical = first_critical(opened.extensions)

@@ -48,7 +48,7 @@ class SelfDescription:
     roles: tuple[Role, ...]
     offers: tuple[Offer, ...] = ()
     codecs: tuple[ActivationCodec, ...] = tuple(ActivationCodec)
-    profiles: tuple[NumericProfile, ...] = tuple(NumericProfile)
+    profiles: tuple[NumericProfile, ...] = (NumericProfile.FLOAT32,)
     hash_suites: tuple[HashSuite, ...] = tuple(HashSuite)
 
 

@@ -27,6 +27,9 @@ class NumericProfile(IntEnum):
     FLOAT32 = 1
     """IEEE 754 binary32 throughout; equal bits only on one host with one build, close elsewhere."""
 
+    FAST = 2
+    """Packed weights, rows rounded inside products; close to FLOAT32, compared by nobody bit by bit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationLayout:

@@ -15,14 +15,14 @@ from odsi_proto.wire.tensor import ActivationCodec
 
 A, B = b"a" * 16, b"b" * 16
 F32, F16 = ActivationCodec.F32, ActivationCodec.F16
-POSITION_BYTES = 3 * 2 * 2 * 8 * 4
-"""Three layers' keys and values of two heads of eight float32."""
+BLOCK_BYTES = 16 * 3 * 2 * 2 * 8 * 4
+"""Three layers' keys and values of two heads of eight float32, for sixteen positions."""
 
 
 @pytest.fixture
 def engine(tiny_path: Path) -> Iterator[StageEngine]:
     with GgufFile(tiny_path) as file:
-        yield StageEngine.load(file, None, LayerRange(0, 3), kv_bytes_max=20 * POSITION_BYTES)
+        yield StageEngine.load(file, None, LayerRange(0, 3), kv_bytes_max=4 * BLOCK_BYTES)
 
 
 def rows(count: int, seed: int = 0) -> torch.Tensor:
@@ -39,26 +39,32 @@ def test_loading_reports_each_layer(tiny_path: Path) -> None:
 
 
 def test_an_open_request_reserves_and_a_closed_one_gives_back(engine: StageEngine) -> None:
-    engine.open(A, 5)
-    engine.open(B, 7)
-    assert engine.kv_bytes_used == 12 * POSITION_BYTES == engine.kv_bytes(12)
+    engine.open(A, 16)
+    engine.open(B, 17)
+    assert engine.kv_bytes(16) == BLOCK_BYTES
+    assert engine.kv_bytes_used == 3 * BLOCK_BYTES == engine.kv_bytes(16) + engine.kv_bytes(17)
     engine.close(A)
-    assert engine.kv_bytes_used == 7 * POSITION_BYTES
+    assert engine.kv_bytes_used == 2 * BLOCK_BYTES
     engine.close(B)
     assert engine.kv_bytes_used == 0
 
 
-def test_the_last_free_byte_can_be_reserved_and_not_one_more(engine: StageEngine) -> None:
-    engine.open(A, 18)
-    engine.open(B, 2)
+def test_the_last_free_block_can_be_reserved_and_not_one_more(engine: StageEngine) -> None:
+    engine.open(A, 48)
+    engine.open(B, 16)
     engine.close(B)
     with pytest.raises(
         CapacityError,
-        match=f"3 positions need {3 * POSITION_BYTES} bytes of keys and values, "
-        f"{2 * POSITION_BYTES} of {20 * POSITION_BYTES} are free",
+        match=f"17 positions need {2 * BLOCK_BYTES} bytes of keys and values, "
+        f"{BLOCK_BYTES} of {4 * BLOCK_BYTES} are free",
     ):
-        engine.open(B, 3)
-    assert engine.kv_bytes_used == 18 * POSITION_BYTES
+        engine.open(B, 17)
+    assert engine.kv_bytes_used == 3 * BLOCK_BYTES
+
+
+def test_more_memory_than_the_machine_has_is_refused_at_loading(tiny_path: Path) -> None:
+    with GgufFile(tiny_path) as file, pytest.raises(CapacityError, match="more than this machine's memory"):
+        StageEngine.load(file, None, LayerRange(0, 3), kv_bytes_max=1 << 60)
 
 
 def test_more_positions_than_the_context_are_refused_with_both_numbers(engine: StageEngine) -> None:

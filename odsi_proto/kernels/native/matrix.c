@@ -1,0 +1,179 @@
+/* Rows times a packed matrix.
+ *
+ * Every output is one chain of operations in the order of the columns, whatever rows are multiplied
+ * with it and whichever thread does it: so the bits of a row do not depend on its batch, on how a
+ * prompt is cut in steps, or on the number of threads. Rows go through in blocks of up to 8, for which
+ * a tile is unpacked once; what is left goes through the same code with fewer rows.
+ */
+#include "native.h"
+
+#define ROWS_MAX 8
+
+void quantise(const struct input *in, int first, int end) {
+    const int groups = in->columns / GROUP;
+    for (int row = first; row < end; row++) {
+        for (int group = 0; group < groups; group++) {
+            const size_t at = (size_t)row * in->columns + (size_t)group * GROUP;
+            const __m512 low = _mm512_loadu_ps(in->rows + at), high = _mm512_loadu_ps(in->rows + at + 16);
+            const float peak = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+            const float scale = peak / 127.0f;
+            const __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
+            const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+            const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+            _mm_storeu_si128((__m128i *)(in->codes + at), _mm512_cvtsepi32_epi8(a));
+            _mm_storeu_si128((__m128i *)(in->codes + at + 16), _mm512_cvtsepi32_epi8(b));
+            const size_t g = (size_t)row * groups + group;
+            in->scales[g] = scale;
+            in->sums[g] = scale * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+        }
+    }
+}
+
+static inline __m512 halves(const uint8_t *from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+}
+
+static inline __attribute__((always_inline)) void finish(int n, const __m512 *sums, const float *bias,
+                                                         int adds, float *out, int32_t stride,
+                                                         __mmask16 lanes) {
+    for (int row = 0; row < n; row++) {
+        __m512 sum = sums[row];
+        float *at = out + (size_t)row * stride;
+        if (bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, bias));
+        if (adds) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, at));
+        _mm512_mask_storeu_ps(at, lanes, sum);
+    }
+}
+
+static inline __attribute__((always_inline)) void tile_f32(int n, const uint8_t *data,
+                                                           const struct input *in, int first,
+                                                           __m512 *sums) {
+    const float *rows[ROWS_MAX];
+    for (int row = 0; row < n; row++) {
+        rows[row] = in->rows + (size_t)(first + row) * in->columns;
+        sums[row] = _mm512_setzero_ps();
+    }
+    const float *weights = (const float *)data;
+    for (int column = 0; column < in->columns; column++) {
+        const __m512 weight = _mm512_loadu_ps(weights + (size_t)column * LANES);
+        for (int row = 0; row < n; row++)
+            sums[row] = _mm512_fmadd_ps(weight, _mm512_set1_ps(rows[row][column]), sums[row]);
+    }
+}
+
+static inline __attribute__((always_inline)) void tile_codes(int n, int is_q4, const uint8_t *data,
+                                                             const struct input *in, int first,
+                                                             __m512 *sums) {
+    const int groups = in->columns / GROUP;
+    const __m512i nibble = _mm512_set1_epi8(15);
+    for (int row = 0; row < n; row++) sums[row] = _mm512_setzero_ps();
+    for (int group = 0; group < groups; group++) {
+        __m512i codes[8];
+        __m512 scale, minimum;
+        if (is_q4) {
+            for (int j = 0; j < 4; j++) {
+                const __m512i packed = _mm512_loadu_si512(data + 64 * j);
+                codes[j] = _mm512_and_si512(packed, nibble);
+                codes[j + 4] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+            }
+            scale = halves(data + 256);
+            minimum = halves(data + 288);
+            data += TILE4_BYTES;
+        } else {
+            for (int j = 0; j < 8; j++) codes[j] = _mm512_loadu_si512(data + 64 * j);
+            scale = halves(data + 512);
+            minimum = _mm512_mul_ps(scale, _mm512_set1_ps(-128.0f));
+            data += TILE8_BYTES;
+        }
+        for (int row = 0; row < n; row++) {
+            const size_t g = (size_t)(first + row) * groups + group;
+            const int32_t *quads = (const int32_t *)(in->codes + g * GROUP);
+            __m512i dot = _mm512_setzero_si512();
+            for (int j = 0; j < 8; j++) dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(quads[j]));
+            const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(in->scales[g]));
+            sums[row] = _mm512_fmadd_ps(both, _mm512_cvtepi32_ps(dot), sums[row]);
+            sums[row] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(in->sums[g]), sums[row]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void tile(int n, int kind, const struct matrix *matrix, int index,
+                                                       const struct input *in, int first, const float *bias,
+                                                       int adds, float *out, int32_t stride) {
+    __m512 sums[ROWS_MAX];
+    const int left = matrix->rows - index * LANES;
+    const __mmask16 lanes = left >= LANES ? 0xFFFF : (__mmask16)((1u << left) - 1);
+    const size_t groups = (size_t)matrix->columns / GROUP;
+    switch (kind) {
+    case MATRIX_F32:
+        tile_f32(n, matrix->data + (size_t)index * matrix->columns * 64, in, first, sums);
+        break;
+    case MATRIX_Q4:
+        tile_codes(n, 1, matrix->data + index * groups * TILE4_BYTES, in, first, sums);
+        break;
+    default:
+        tile_codes(n, 0, matrix->data + index * groups * TILE8_BYTES, in, first, sums);
+    }
+    finish(n, sums, bias ? bias + (size_t)index * LANES : NULL, adds,
+           out + (size_t)first * stride + (size_t)index * LANES, stride, lanes);
+}
+
+/* One function for each number of rows, so that sums stay in registers. */
+#define ROWS_CASE(n)                                                                  \
+    case n:                                                                           \
+        tile(n, kind, matrix, index, in, first, bias, adds, out, stride);             \
+        break;
+
+static inline __attribute__((always_inline)) void column_of_tiles(int kind, const struct matrix *matrix,
+                                                                  int index, const struct input *in,
+                                                                  const float *bias, int adds, float *out,
+                                                                  int32_t stride) {
+    for (int first = 0; first < in->count; first += ROWS_MAX) {
+        const int n = in->count - first < ROWS_MAX ? in->count - first : ROWS_MAX;
+        switch (n) {
+            ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4)
+            ROWS_CASE(5) ROWS_CASE(6) ROWS_CASE(7) ROWS_CASE(8)
+        }
+    }
+}
+
+/* out[row, :rows] (+)= in[row] times the matrix (+ bias); ``stride`` floats from row to row of out. */
+void multiply(const struct matrix *matrix, const struct input *in, const float *bias, int adds, float *out,
+              int32_t stride, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int index = 0; index < matrix->tiles; index++) {
+        switch (matrix->kind) {
+        case MATRIX_F32:
+            column_of_tiles(MATRIX_F32, matrix, index, in, bias, adds, out, stride);
+            break;
+        case MATRIX_Q4:
+            column_of_tiles(MATRIX_Q4, matrix, index, in, bias, adds, out, stride);
+            break;
+        default:
+            column_of_tiles(MATRIX_Q8, matrix, index, in, bias, adds, out, stride);
+        }
+    }
+}
+
+/* One row of a matrix, unpacked: an embedding. */
+void odsi_matrix_row(const struct matrix *matrix, int32_t row, float *out) {
+    const int index = row / LANES, lane = row % LANES;
+    const size_t groups = (size_t)matrix->columns / GROUP;
+    if (matrix->kind == MATRIX_F32) {
+        const float *data = (const float *)matrix->data + (size_t)index * matrix->columns * LANES;
+        for (int column = 0; column < matrix->columns; column++) out[column] = data[(size_t)column * LANES + lane];
+        return;
+    }
+    const int is_q4 = matrix->kind == MATRIX_Q4;
+    for (size_t group = 0; group < groups; group++) {
+        const uint8_t *data = matrix->data + (index * groups + group) * (is_q4 ? TILE4_BYTES : TILE8_BYTES);
+        const _Float16 *scales = (const _Float16 *)(data + (is_q4 ? 256 : 512));
+        const float scale = (float)scales[lane], minimum = is_q4 ? (float)scales[LANES + lane] : -128.0f * scale;
+        for (int column = 0; column < GROUP; column++) {
+            const int quad = column / 4;
+            const uint8_t byte = data[(is_q4 ? quad % 4 : quad) * 64 + lane * 4 + column % 4];
+            const int code = !is_q4 ? byte : quad < 4 ? byte & 15 : byte >> 4;
+            out[group * GROUP + column] = scale * (float)code + minimum;
+        }
+    }
+}
