@@ -38,8 +38,6 @@ def _announce(node: Node, config: NodeConfig, output: Output) -> None:
         "profile": config.profile.name,
         "backend": node.backend,
     }
-    human = (
-        f"serving layers {config.layers} of {config.model.name} on {host}:{port}, computed by {node.backend}\n"
-        f"  {node.peer}"
-    )
+    where = f"serving layers {config.layers} of {config.model.name} on {host}:{port}"
+    human = f"{where}\n  computed by {node.backend}\n  {node.peer}"
     output.emit("ready", fields, human=human)

@@ -68,7 +68,8 @@ class ExecutionQueue:
             except Exception as error:
                 reason = f"internal error: {type(error).__name__}"
                 return Outcome(started_us, now_us(), None, reason, bug=traceback.format_exc())
-            return Outcome(started_us, now_us(), memoryview(rows), "")
+            # Bytes: an endpoint retains them, and what it holds never changes.
+            return Outcome(started_us, now_us(), memoryview(bytes(rows)), "")
 
         self._submit(job, answer)
 

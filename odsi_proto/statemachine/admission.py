@@ -130,12 +130,16 @@ def is_commit_to(message: SignedMessage, opening: SignedMessage, opened: Open, s
     return (
         message.signer == plan.participant
         and commit.stage == stage
+        and (commit.request_id, commit.lineage) == (opened.request_id, opened.lineage)
         and commit.open_digest == opening.digest
         and commit.layers == plan.layers
         and commit.model_root == opened.model_root
         and commit.profile == opened.profile
         and (commit.codec_in, commit.codec_out) == opened.codecs[stage : stage + 2]
+        and commit.predecessor == (opened.stages[stage - 1].participant if stage else opening.signer)
+        and commit.position_first == 0
         and commit.position_end >= opened.positions_max
+        and (commit.budget_us, commit.expiry_s) == (plan.budget_us, opened.expiry_s)
         and commit.price <= opened.price_cap
         and first_critical(commit.extensions) is None
     )

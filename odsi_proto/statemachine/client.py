@@ -308,6 +308,8 @@ class ClientEndpoint(Endpoint):
         out.append(StatusArrived(request=claim.id, records=frame.records))
 
     def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
+        if header.handle > session.last_handle_in:
+            return None  # a stage between made a step up early, and its rows overtook ATTACHED
         claim = self._by_return(session, header.handle)
         if claim is None:
             return None

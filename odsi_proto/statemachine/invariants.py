@@ -73,12 +73,11 @@ def _timers_have_subjects(state: StageState | ClientState, limits: Limits) -> Fi
             case _, "handshake":
                 is_here = subject in state.sessions
             case StageState(), "attach":
-                session = state.sessions.get(subject[0])
-                is_here = session is not None and subject[1] in session.attaches
+                session = state.sessions.get(subject)
+                is_here = session is not None and len(session.attaches) > 0
             case StageState(), "parked":
-                record = state.requests.get(subject[0])
-                step = None if record is None else record.steps.get(subject[1])
-                is_here = step is not None and step.state is StepState.PARKED
+                record = state.requests.get(subject)
+                is_here = record is not None and bool(record.in_state(StepState.PARKED))
             case StageState(), _:
                 is_here = subject in state.requests
             case ClientState(), "result":
@@ -100,9 +99,8 @@ def _waits_are_timed(state: StageState | ClientState, limits: Limits) -> Finding
                     yield f"request {request.hex()} is {record.state.value} without its {expected} timer"
                 if bool(record.records) is not (("status", request) in timers):
                     yield f"request {request.hex()}: its status timer does not fit its records"
-                for step in record.in_state(StepState.PARKED):
-                    if ("parked", (request, step.header.position)) not in timers:
-                        yield f"step {step.header.position} is parked for ever"
+                if record.in_state(StepState.PARKED) and ("parked", request) not in timers:
+                    yield f"steps of request {request.hex()} are parked for ever"
         case ClientState():
             for request, claim in state.claims.items():
                 if claim.state is ClaimState.OPENING and ("path", request) not in timers:

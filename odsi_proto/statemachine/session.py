@@ -65,6 +65,13 @@ class Binding:
     """Whom the dialler meant to reach; None on the accepting side."""
 
 
+class Attach(NamedTuple):
+    """A client's claim on the results of a request that is not here yet."""
+
+    token: bytes
+    until_us: Micros
+
+
 class Session(NamedTuple):
     """State of one connection; the endpoint alone moves ``state``, by the table."""
 
@@ -82,7 +89,7 @@ class Session(NamedTuple):
     rtt_min_us: Micros | None = None
     requests_in: FrozenMap[Handle, RequestId] = FrozenMap()
     """Requests by the handles that the peer chose."""
-    attaches: FrozenMap[RequestId, bytes] = FrozenMap()
+    attaches: FrozenMap[RequestId, Attach] = FrozenMap()
     """Return tokens that the peer showed for requests that are not here yet."""
     requests_out: FrozenMap[Handle, RequestId] = FrozenMap()
     """Requests by the handles that this side chose."""

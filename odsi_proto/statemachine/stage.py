@@ -14,7 +14,7 @@ from odsi_proto.statemachine.admission import Refusal, StageOffer, check_open, c
 from odsi_proto.statemachine.effects import Effect, Release, Reserve, Trace
 from odsi_proto.statemachine.frozen import FrozenMap, TimerKey, Timers
 from odsi_proto.statemachine.request import StageRequest
-from odsi_proto.statemachine.session import Choices, SelfDescription, Session
+from odsi_proto.statemachine.session import Attach, Choices, SelfDescription, Session
 from odsi_proto.statemachine.steps import StageSteps
 from odsi_proto.statemachine.table import Verdict
 from odsi_proto.statemachine.tables import (
@@ -22,10 +22,12 @@ from odsi_proto.statemachine.tables import (
     RequestState,
     SessionState,
     StepInput,
+    StepState,
 )
 from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId, StageIndex
 from odsi_proto.wire.codepoints import ErrorCode, Role, Setting
 from odsi_proto.wire.frames import (
+    STATUS_RECORDS_MAX,
     AbandonFrame,
     AttachedFrame,
     AttachFrame,
@@ -40,6 +42,9 @@ from odsi_proto.wire.identity import SignedMessage, participant_short
 from odsi_proto.wire.messages import Cancel, Open
 from odsi_proto.wire.tag import root_tag
 from odsi_proto.wire.tensor import ActivationLayout
+
+FORWARDED_RECORDS_MAX = STATUS_RECORDS_MAX // 2
+"""Records of later stages that wait for a flush: a flood of theirs must not drown this stage's own."""
 
 
 class StageState(NamedTuple):
@@ -170,10 +175,9 @@ class StageEndpoint(StageSteps):
             return Refusal(ErrorCode.GOING_AWAY, "this node is leaving and takes no new requests")
         if record.id in self._requests or record.id in self._unanswered:
             return Refusal(ErrorCode.NOT_AUTHORISED, "a request of this id is open here, or just ended")
-        if len(self._requests) >= self.limits.requests_max:
-            return Refusal(
-                ErrorCode.OVERLOADED, f"{self.limits.requests_max} requests are open here, no more are taken"
-            )
+        if len(self._requests) + len(self._unanswered) >= self.limits.requests_max:
+            what = f"{self.limits.requests_max} requests are open or ending here, no more are taken"
+            return Refusal(ErrorCode.OVERLOADED, what)
         return check_open(
             record,
             offer=self._offer,
@@ -222,26 +226,33 @@ class StageEndpoint(StageSteps):
         if len(session.attaches) >= self.limits.requests_max and frame.request_id not in session.attaches:
             out.append(Trace(event="attach_dropped", connection=session.connection))
             return
-        self._keep(session._replace(attaches=session.attaches.put(frame.request_id, frame.return_token)))
-        key = (session.connection, frame.request_id)
-        self._timers = self._timers.set("attach", key, now + self.limits.open_us_max)
+        attach = Attach(frame.return_token, Micros(now + self.limits.open_us_max))
+        self._keep_attaches(session, session.attaches.put(frame.request_id, attach))
         record = self._requests.get(frame.request_id)
         if record is not None and record.is_last and record.state is RequestState.COMMITTED:
             self._attach_if_here(record, now, out)
 
+    def _keep_attaches(self, session: Session, attaches: FrozenMap[RequestId, Attach]) -> None:
+        """One timer for all of a connection's claims: a stranger can not make the table of timers long."""
+        until_us = min((attach.until_us for attach in attaches.values()), default=None)
+        if until_us is None:
+            self._timers = self._timers.cancel("attach", session.connection)
+        else:
+            self._timers = self._timers.set("attach", session.connection, until_us)
+        self._keep(session._replace(attaches=attaches))
+
     def _attach_if_here(self, record: StageRequest, now: Micros, out: list[Effect]) -> None:
         """Give the results to the client that showed the return token, if it has come already."""
         for session in self._sessions_with(record.message.signer):
-            token = session.attaches.get(record.id)
-            if token is None or sha256(token).digest() != record.open.return_token_sha256:
+            attach = session.attaches.get(record.id)
+            if attach is None or sha256(attach.token).digest() != record.open.return_token_sha256:
                 continue
             if not self._fits(record, session):
                 what = "the client takes no steps as large as its answers"
                 self._refuse_onward(record, ErrorCode.LIMIT_EXCEEDED, what, out)
                 return
             handle = session.next_handle
-            self._keep(session.allocated(record.id)._replace(attaches=session.attaches.drop(record.id)))
-            self._timers = self._timers.cancel("attach", (session.connection, record.id))
+            self._keep_attaches(session.allocated(record.id), session.attaches.drop(record.id))
             attached = record._replace(onward=session.connection, onward_handle=handle)
             self._hold(self._onward_is_ready(attached, now, out))
             self._send(session, AttachedFrame(request_id=record.id, handle=handle), out)
@@ -275,6 +286,8 @@ class StageEndpoint(StageSteps):
         if record is None:
             return
         for status in frame.records:
+            if len(record.records) >= FORWARDED_RECORDS_MAX:
+                break  # the rest of the room is for this stage's own
             if record.stage < status.stage < len(record.open.stages):
                 record = self._report(record, status, now)
         self._hold(record)
@@ -323,22 +336,22 @@ class StageEndpoint(StageSteps):
                 what = f"no step for {self.limits.request_idle_us_max / 1e6:g} s"
                 self._refuse(record, ErrorCode.EXPIRED, what, out)
             case "attach":
-                session = self._sessions.get(subject[0])
-                if session is not None:
-                    self._keep(session._replace(attaches=session.attaches.drop(subject[1])))
+                session = self._sessions[subject]
+                waiting = {r: attach for r, attach in session.attaches.items() if attach.until_us > now}
+                self._keep_attaches(session, FrozenMap(waiting))
             case "parked":
-                record = self._requests[subject[0]]
-                step, parked = self._advance_step(record, record.steps[subject[1]], StepInput.OVERDUE, out)
+                record = self._requests[subject]
+                first = min(record.in_state(StepState.PARKED), key=lambda step: step.arrived_us)
+                step, parked = self._advance_step(record, first, StepInput.OVERDUE, out)
                 record, _ = self._advance(record.with_step(step), RequestInput.STEP_REFUSED, out)
-                waited = f"position {subject[1]} waited {self.limits.parked_us_max} us for it"
+                waited = f"position {step.header.position} waited {self.limits.parked_us_max} us for it"
                 what = f"position {record.position} is missing; {waited}"
                 self._refuse(record, parked.code, what, out, position=record.position)
             case _:
                 raise LocalProtocolError(f"no timer is called {reason!r}")
 
     def _on_session_lost(self, session: Session, reason: str, now: Micros, out: list[Effect]) -> None:
-        for waiting in session.attaches:
-            self._timers = self._timers.cancel("attach", (session.connection, waiting))
+        self._timers = self._timers.cancel("attach", session.connection)
         for request in (*session.requests_in.values(), *session.requests_out.values()):
             record = self._requests.get(request)
             if record is None:

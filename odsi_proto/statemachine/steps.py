@@ -77,6 +77,8 @@ class StageSteps(Endpoint):
     ) -> tuple[Effect, ...]:
         """The executor ran a step: send its rows on, record where the time went."""
         out: list[Effect] = []
+        if not rows.readonly:
+            raise LocalProtocolError("rows that may still change can not be retained")
         record = self._requests.get(request)
         if record is None:
             self._answered(request)
@@ -153,11 +155,15 @@ class StageSteps(Endpoint):
             what = "the request is past its end"
             self._refuse(record, ErrorCode.EXPIRED, what, out, position=header.position)
             return None
-        self._await_step(record, now)
         kind = record.classify(header, None, header.remaining_us, self.limits)
+        if session.streams.incoming_bytes + payload_bytes > self.limits.incoming_bytes_max:
+            if kind is StepInput.DUPLICATE:
+                return None
+            kind = kind if kind in _REFUSED_ON_ARRIVAL else StepInput.QUEUE_FULL
         if kind in _REFUSED_ON_ARRIVAL:
             self._refuse_step(session, record, header, kind, out)
             return None
+        self._await_step(record, now)
         return payload_bytes
 
     def _on_step(self, session: Session, step: ArrivedStep, now: Micros, out: list[Effect]) -> None:
@@ -184,9 +190,7 @@ class StageSteps(Endpoint):
                 if kind is StepInput.NEXT:
                     self._run_parked(session, self._run(record, arrived, now, out), now, out)
                 else:
-                    key = (record.id, header.position)
-                    self._timers = self._timers.set("parked", key, now + self.limits.parked_us_max)
-                    self._hold(record.with_step(arrived))
+                    self._hold(self._await_parked(record.with_step(arrived)))
             case StepInput.DUPLICATE:
                 held, _ = self._advance_step(record, record.steps[header.position], kind, out)
                 if held.state is StepState.SENT:
@@ -207,7 +211,7 @@ class StageSteps(Endpoint):
                 codec_in=record.layout_in.codec,
                 codec_out=record.codec_out,
                 rows_out_max=record.rows_out(header.count),
-                remaining_us=step.remaining_us,
+                remaining_us=Micros(max(0, step.remaining_us - (now - step.arrived_us))),
             )
         )
         running = step._replace(payload=None, ready_us=now)
@@ -222,7 +226,6 @@ class StageSteps(Endpoint):
             step = record.steps.get(record.position)
             if step is None:
                 break
-            self._timers = self._timers.cancel("parked", (record.id, step.header.position))
             waited_us = now - step.arrived_us
             kind = record.classify_reached(step.header, max(0, step.remaining_us - waited_us))
             if kind is not StepInput.NEXT:
@@ -234,7 +237,16 @@ class StageSteps(Endpoint):
             if step.header.position < record.position:
                 self._refuse_step(session, record, step.header, StepInput.OVERLAP, out)
                 return
-        self._hold(record)
+        self._hold(self._await_parked(record))
+
+    def _await_parked(self, record: StageRequest) -> StageRequest:
+        """The first to have been parked is the first to wait too long: one timer for all of a request's."""
+        arrived_us = min((step.arrived_us for step in record.in_state(StepState.PARKED)), default=None)
+        if arrived_us is None:
+            self._timers = self._timers.cancel("parked", record.id)
+        else:
+            self._timers = self._timers.set("parked", record.id, arrived_us + self.limits.parked_us_max)
+        return record
 
     def _refuse_step(
         self,
@@ -383,11 +395,10 @@ class StageSteps(Endpoint):
         owed = sum(step.is_with_executor for step in record.steps.values()) + record.is_reserving
         if owed:
             self._unanswered = self._unanswered.put(record.id, owed)
-        for position, step in record.steps.items():
-            self._timers = self._timers.cancel("parked", (record.id, position))
+        for step in record.steps.values():
             if step.state is not StepState.DONE:
                 self._advance_step(record, step, StepInput.ENDED, out)
-        for why in ("status", "path", "idle"):
+        for why in ("status", "path", "idle", "parked"):
             self._timers = self._timers.cancel(why, record.id)
         upstream = self._sessions.get(record.upstream)
         if upstream is not None:

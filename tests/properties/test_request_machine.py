@@ -139,7 +139,7 @@ class RequestMachine(RuleBasedStateMachine):
             return Code.GOING_AWAY
         if request in self.asked or request in self.owed:
             return Code.NOT_AUTHORISED
-        return Code.OVERLOADED if len(self.asked) >= LIMITS.requests_max else None
+        return Code.OVERLOADED if len(self.asked) + len(self.owed) >= LIMITS.requests_max else None
 
     @precondition(lambda self: self.upstream is not None)
     @rule(target=known, how=st.sampled_from(sorted(ALLOWED)))
@@ -281,7 +281,7 @@ class RequestMachine(RuleBasedStateMachine):
             self.is_last
             and self.upstream is not None
             and self.onward is not None
-            and len(self.asked) < LIMITS.requests_max
+            and len(self.asked) + len(self.owed) < LIMITS.requests_max
         )
     )
     @rule(others=st.integers(0, 3))

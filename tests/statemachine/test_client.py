@@ -172,3 +172,23 @@ def test_a_client_can_not_send_a_step_longer_than_the_first_stage_takes() -> Non
     path.send([1, 2])
     path.settle()
     assert len(path.seen(RowsArrived)) == 1
+
+
+@pytest.mark.spec("REQ-016", "REQ-063")
+def test_rows_that_overtake_attached_close_nothing() -> None:
+    """A rogue stage between provoked them; the client used to close on the honest last stage."""
+    path = answered()
+    rows_again(path, handle=99)
+    assert not closes(path)
+    assert not path.seen(RequestFailed)
+
+
+@pytest.mark.spec("REQ-027")
+def test_a_chunk_is_waited_for_no_longer_than_the_budget_that_the_prompt_shares() -> None:
+    path = make_path(1, Limits())
+    path.open(first_token_us=Micros(500_000))
+    start = path.network.now
+    path.client.send_step(path.request, [1], rows(1), now=start)
+    path.client.send_step(path.request, [2], rows(1), now=Micros(start + 300_000))
+    timers = path.client.state.timers.at
+    assert {timers["result", (path.request, position)] for position in (0, 1)} == {start + 500_000}

@@ -286,7 +286,7 @@ ROWS = (
         "rows-under-an-unknown-handle",
         "Sends rows under a handle that it has not used yet.",
         _changed(lambda header: replace(header, handle=Handle(header.handle + FAR))),
-        Closes(ErrorCode.ORDER_VIOLATION, "REQ-016"),
+        Fails(ErrorCode.EXPIRED, Where.ROGUE),
         "REQ-016",
     ),
     _rows("rows-twice", "Sends rows twice.", twice, Ignores(), "STEP-018"),

@@ -9,6 +9,7 @@ from odsi_proto.testing.rogue.values import (
     Act,
     Closes,
     Ignores,
+    Refuses,
     RogueEffect,
     Scene,
 )
@@ -133,7 +134,7 @@ DEVIATIONS = (
         "steps-never-finished",
         "Begins steps that announce more than incoming_bytes_max and ends none of them.",
         _never_finished,
-        Closes(ErrorCode.LIMIT_EXCEEDED, "WIRE-023"),
+        Refuses(ErrorCode.OVERLOADED),
         "WIRE-023",
     ),
     about_a_step(
