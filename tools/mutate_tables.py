@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = Path(__file__).resolve().parent
 PACKAGE = "odsi_proto"
 SOURCES = ("odsi_proto/statemachine/*.py", "odsi_proto/limits.py")
+NOT_MUTATED = ("invariants.py",)
+"""Predicates that find nothing while all is well; tests/statemachine/test_invariants.py breaks states."""
 TABLES, LIMITS = "tables.py", "limits.py"
 BEHAVIOUR = ("statemachine", "wire", "scripts", "rogue", "properties", "simulation", "vectors")
 PINNED = ("tests/statemachine/test_tables.py", "tests/specs/test_generated.py", "tests/specs/test_numbers.py")
@@ -74,7 +76,8 @@ def mutants_of(root: Path) -> list[Mutant]:
 
 
 def _sources(root: Path) -> list[Path]:
-    return [path for pattern in SOURCES for path in sorted(root.glob(pattern))]
+    found = [path for pattern in SOURCES for path in sorted(root.glob(pattern))]
+    return [path for path in found if path.name not in NOT_MUTATED]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

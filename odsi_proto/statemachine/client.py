@@ -203,7 +203,7 @@ class ClientEndpoint(Endpoint):
         kind = DeadlineKind.FIRST_TOKEN if is_prompt else DeadlineKind.PER_TOKEN
         whole_us = claim.open.budget_us(kind)
         assert whole_us is not None, "open() sets both"
-        budget_us = max(0, whole_us - (now - claim.started_us)) if is_prompt else whole_us
+        budget_us = whole_us - (now - claim.started_us) if is_prompt else whole_us
         header = StepHeader(
             handle=claim.first_handle,
             lineage=claim.open.lineage,
@@ -279,15 +279,14 @@ class ClientEndpoint(Endpoint):
             return
         if session.connection != claim.last:
             return
-        cell = self._advance(claim, ClaimInput.ATTACHED, out)
-        if cell.verdict is Verdict.IGNORED or claim.return_handle is not None:
+        self._advance(claim, ClaimInput.ATTACHED, out)
+        if claim.return_handle is not None:
             return
         self._keep(session.announced(frame.handle, frame.request_id))
         self._check_ready(claim._replace(return_handle=frame.handle), out)
 
     def _check_ready(self, claim: Claim, out: list[Effect]) -> None:
-        is_ready = len(claim.commits) == len(claim.open.stages) and claim.return_handle is not None
-        if claim.state is ClaimState.OPENING and is_ready:
+        if len(claim.commits) == len(claim.open.stages) and claim.return_handle is not None:
             claim = claim._replace(state=self._advance(claim, ClaimInput.PATH_READY, out).to)
             self._timers = self._timers.cancel("path", claim.id)
             out.append(PathReady(request=claim.id))
@@ -392,7 +391,7 @@ class ClientEndpoint(Endpoint):
         message = SignedMessage.sign(self.about.signer, "cancel", cancel.encode()).encode()
         for connection in {claim.first: None, claim.last: None}:
             session = self._sessions.get(connection)
-            if session is not None and session.is_open:
+            if session is not None:
                 self._send(session, CancelFrame(message=message), out)
         first = self._sessions.get(claim.first)
         if first is not None:

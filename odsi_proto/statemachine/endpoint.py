@@ -132,10 +132,10 @@ class Endpoint(ABC):
         out: list[Effect] = []
         self._is_draining = True
         for session in tuple(self._sessions.values()):
-            drained = self._advance_session(session, SessionInput.DRAIN, out)
+            self._advance_session(session, SessionInput.DRAIN, out)
             if session.is_open:
                 self._send(session, GoawayFrame(code=ErrorCode.GOING_AWAY, reason=reason), out)
-            elif drained.state is SessionState.CLOSED:
+            else:
                 out.append(Close(connection=session.connection, code=ErrorCode.GOING_AWAY, reason=reason))
                 self._forget(session.connection, reason, now, out)
         return tuple(out)
@@ -182,18 +182,14 @@ class Endpoint(ABC):
             moved = self._advance_session(session, SessionInput.TRAFFIC, out, "a step")
             return self._admit(moved, header, now, out)
 
-        def on_frame(frame: Frame) -> bool:
+        def on_frame(frame: Frame) -> None:
             self._receive_frame(self._sessions[connection], frame, now, out)
-            return connection in self._sessions
 
         try:
             streams, arrival = session.streams.receive(
                 stream, data, fin=fin, on_frame=on_frame, admit=admit, now=now
             )
-            current = self._sessions.get(connection)
-            if current is None:
-                return
-            current = self._keep(current._replace(streams=streams))
+            current = self._keep(self._sessions[connection]._replace(streams=streams))
             match arrival:
                 case ArrivedStep():
                     self._on_step(current, arrival, now, out)

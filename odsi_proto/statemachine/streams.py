@@ -36,8 +36,8 @@ class UnwantedStream(NamedTuple):
 Admit: TypeAlias = Callable[[StepHeader], int | None]
 """From a step's header to the bytes its payload must have, or None to read no more of it."""
 
-OnFrame: TypeAlias = Callable[[Frame], bool]
-"""Takes a frame; says whether the connection is still there for the next one."""
+OnFrame: TypeAlias = Callable[[Frame], None]
+"""Takes a frame; whatever is wrong with it is raised, and the rest is not read."""
 
 
 class _Untyped(NamedTuple):
@@ -185,8 +185,7 @@ class IncomingStreams(NamedTuple):
             except Incomplete:
                 break
             at, is_first = cursor.at, False
-            if not on_frame(frame):
-                break
+            on_frame(frame)
         return _Control(whole[at:], is_first)
 
     def _head(

@@ -1,13 +1,17 @@
 """What a client takes from its last stage, and from anybody who would like to be it."""
 
+from dataclasses import replace
+
 import pytest
 from statemachine.protocol_path import Path, make_path, rows
 
+from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.client import ClientEndpoint
-from odsi_proto.statemachine.effects import Close, PathReady, RequestFailed, RowsArrived, Run
+from odsi_proto.statemachine.effects import Close, PathReady, RequestFailed, RowsArrived, Run, Transition
+from odsi_proto.statemachine.tables import ClaimInput, ClaimState
 from odsi_proto.testing import make_signer
-from odsi_proto.units import Handle, Micros
+from odsi_proto.units import ConnectionId, Handle, Micros, RequestId
 from odsi_proto.wire.codepoints import ErrorCode
 from odsi_proto.wire.frames import AbandonFrame, AttachedFrame, AttachFrame, Frame, encode_frame
 from odsi_proto.wire.step import StepHeader
@@ -192,3 +196,73 @@ def test_a_chunk_is_waited_for_no_longer_than_the_budget_that_the_prompt_shares(
     path.client.send_step(path.request, [2], rows(1), now=Micros(start + 300_000))
     timers = path.client.state.timers.at
     assert {timers["result", (path.request, position)] for position in (0, 1)} == {start + 500_000}
+
+
+@pytest.mark.spec("REQ-048", "REQ-016")
+def test_a_late_attached_of_another_request_forgets_no_handle() -> None:
+    path = answered()
+    claim = path.client.state.claims[path.request]
+    assert claim.return_handle is not None
+    from_last_stage(path, AttachedFrame(request_id=RequestId(bytes(16)), handle=Handle(7)))
+    from_last_stage(path, AttachedFrame(request_id=RequestId(bytes(16)), handle=Handle(3)))
+    from_last_stage(path, AbandonFrame(handle=Handle(7), code=ErrorCode.PEER_LOST, reason=""))
+    assert not closes(path)
+
+
+@pytest.mark.spec("STEP-018")
+def test_rows_of_which_two_copies_are_under_way_are_handed_over_once() -> None:
+    path = answered()
+    path.network.set_compute(path.stages[0], lambda run: None)
+    path.send([8])
+    path.settle()
+    claim = path.client.state.claims[path.request]
+    (sent,) = (awaited.header for awaited in claim.awaited.values())
+    data = replace(sent, handle=claim.return_handle).encode() + bytes(rows(1))
+    for stream in (9_002, 9_006):
+        path.network.deliver(path.client, path.last, stream, data[:-1], fin=False)
+    for stream in (9_002, 9_006):
+        path.network.deliver(path.client, path.last, stream, data[-1:], fin=True)
+    path.settle()
+    assert len(path.seen(RowsArrived)) == 2
+    assert not closes(path)
+
+
+@pytest.mark.spec("REQ-028")
+def test_rows_that_are_under_way_when_the_request_ends_are_dropped() -> None:
+    path = answered()
+    path.network.set_compute(path.stages[0], lambda run: None)
+    path.send([8])
+    path.settle()
+    claim = path.client.state.claims[path.request]
+    (sent,) = (awaited.header for awaited in claim.awaited.values())
+    data = replace(sent, handle=claim.return_handle).encode() + bytes(rows(1))
+    path.network.deliver(path.client, path.last, 9_002, data[:-1], fin=False)
+    path.network.perform(
+        path.client, path.client.cancel(path.request, ErrorCode.NO_ERROR, now=path.network.now)
+    )
+    path.network.deliver(path.client, path.last, 9_002, data[-1:], fin=True)
+    path.settle()
+    assert len(path.seen(RowsArrived)) == 1
+    assert not closes(path)
+
+
+@pytest.mark.spec("REQ-022", "REQ-023")
+def test_what_comes_for_a_request_passes_its_table() -> None:
+    path = answered()
+    seen = {(e.before, e.received) for e in path.seen(Transition) if e.machine == "claim"}  # type: ignore[attr-defined]
+    ready = ClaimState.READY
+    assert {(ready, ClaimInput.ROWS), (ready, ClaimInput.STATUS)} <= seen
+
+
+def test_a_request_is_not_opened_before_its_connection_is_established() -> None:
+    path = make_path(1, Limits())
+    binding = replace(path.client.state.sessions[path.first].binding)
+    path.client.connection_made(ConnectionId(77), binding, now=path.network.now)
+    with pytest.raises(LocalProtocolError):
+        path.client.open(
+            path.client.new_request_id(),
+            path.spec(),
+            first=ConnectionId(77),
+            last=path.last,
+            now=path.network.now,
+        )
