@@ -15,6 +15,7 @@ from tokenizers import decoders
 from odsi_proto.errors import ConfigError, ModelError
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 
 Writer = gguf.GGUFWriter
 
@@ -129,7 +130,7 @@ def write_tokenizer(path: Path, **changes: object) -> None:
 def tiny_tokenizer(path: Path, **changes: object) -> TextTokenizer:
     write_tokenizer(path / "t.gguf", **changes)
     with GgufFile(path / "t.gguf") as file:
-        return TextTokenizer(file)
+        return load_tokenizer(file)
 
 
 def test_both_end_tokens_end_an_answer(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def write_tiny(
 ) -> dict[str, Array]:
     """Write a model of ``shape`` to ``path``; returns its weights as the file has them, unpacked."""
     weights, packed = {}, {}
-    for name, array in _random_weights(shape).items():
+    for name, array in random_weights(shape).items():
         kind = shape.quantised if name.startswith("blk.") and array.ndim == 2 else None
         raw = array if kind is None else gguf.quants.quantize(array, kind)
         packed[name] = (raw, kind)
@@ -149,7 +149,8 @@ def _norm(rows: Array, weight: Array) -> Array:
     return rows / np.sqrt((rows**2).mean(-1, keepdims=True) + EPSILON) * weight
 
 
-def _random_weights(shape: TinyShape) -> dict[str, NDArray[np.float32]]:
+def random_weights(shape: TinyShape) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a model of ``shape``, as a GGUF file has them."""
     generator = np.random.default_rng(shape.seed)
 
     def matrix(outputs: int, inputs: int) -> NDArray[np.float32]:
