@@ -22,7 +22,7 @@ def no_progress(what: str, done: int, total: int) -> None:
 def open_model(
     path: Path, manifest: Path | None, progress: Progress
 ) -> Iterator[tuple[ModelSource, ModelManifest]]:
-    """The model and its manifest: the one given, the one beside it, or one made by hashing it all."""
+    """The model and its manifest: the one given, the one kept with it, or one made by hashing it all."""
     with open_source(path) as source:
         yield (
             source,

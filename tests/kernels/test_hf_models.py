@@ -116,7 +116,6 @@ def test_every_file_that_decides_an_answer_is_in_the_root(tmp_path: Path, name: 
     assert after.root != before.root
 
 
-@pytest.mark.spec("NUM-022")
 def test_the_metadata_are_the_files_in_order_after_their_lengths(tmp_path: Path) -> None:
     write_tiny_hf(tmp_path, TinyShape())
     (tmp_path / "chat_template.jinja").write_text("{{ x }}")

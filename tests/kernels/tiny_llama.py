@@ -60,7 +60,11 @@ EPSILON = 1e-5
 
 
 def write_tiny(
-    path: Path, shape: TinyShape, *, chat_template: str | None = CHAT_TEMPLATE
+    path: Path,
+    shape: TinyShape,
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    licence: tuple[str, str, str] | None = None,
 ) -> dict[str, Array]:
     """Write a model of ``shape`` to ``path``; returns its weights as the file has them, unpacked."""
     weights, packed = {}, {}
@@ -71,6 +75,10 @@ def write_tiny(
         weights[name] = (array if kind is None else gguf.quants.dequantize(raw, kind)).astype(np.float64)
     writer = gguf.GGUFWriter(path, shape.architecture)
     _write_metadata(writer, shape, chat_template)
+    if licence is not None:
+        writer.add_license(licence[0])
+        writer.add_license_name(licence[1])
+        writer.add_license_link(licence[2])
     for name, (raw, kind) in packed.items():
         writer.add_tensor(name, raw, raw_dtype=kind)
     writer.write_header_to_file()
