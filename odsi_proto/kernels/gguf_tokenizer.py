@@ -41,6 +41,16 @@ class WordRule:
     adds_bos: bool = False
     """Whether raw text begins with BOS if the file does not say."""
 
+    def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer:
+        """What the library cuts with."""
+        parts: list[pre_tokenizers.PreTokenizer] = []
+        if self.digits_apart:
+            parts.append(pre_tokenizers.Digits(individual_digits=True))
+        if self.pattern is not None:
+            parts.append(pre_tokenizers.Split(Regex(self.pattern), "isolated"))
+        parts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.pattern is None))
+        return pre_tokenizers.Sequence(parts)
+
 
 PRE_TOKENIZERS: Mapping[str, WordRule] = {
     "gpt-2": WordRule(),
@@ -105,7 +115,7 @@ def _encoder(file: GgufFile, rule: WordRule, tokens: Sequence[str], types: Seque
         )
     except Exception as error:  # the library raises nothing narrower for a merge that makes no token
         file.fail(f"key tokenizer.ggml.merges does not fit the vocabulary: {error}")
-    encoder.pre_tokenizer = _pre_tokenizer(rule)
+    encoder.pre_tokenizer = rule.pre_tokenizer()
     if rule.composes:
         encoder.normalizer = normalizers.NFC()
     special = (TokenType.CONTROL, TokenType.USER_DEFINED)
@@ -143,16 +153,6 @@ def _token_id(file: GgufFile, key: str, count: int) -> int | None:
     if value is not None and not 0 <= value < count:
         file.fail(f"key {key} is {value}, expected 0 to {count - 1}")
     return value
-
-
-def _pre_tokenizer(rule: WordRule) -> pre_tokenizers.PreTokenizer:
-    parts: list[pre_tokenizers.PreTokenizer] = []
-    if rule.digits_apart:
-        parts.append(pre_tokenizers.Digits(individual_digits=True))
-    if rule.pattern is not None:
-        parts.append(pre_tokenizers.Split(Regex(rule.pattern), "isolated"))
-    parts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule.pattern is None))
-    return pre_tokenizers.Sequence(parts)
 
 
 def _piece(token: str, kind: int) -> bytes:
