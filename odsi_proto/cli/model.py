@@ -15,7 +15,10 @@ from odsi_proto.units import LayerRange
     epilog=examples("odsi model manifest model.gguf", "odsi model inspect Qwen2.5-0.5B/ --layers 0-10")
 )
 def model() -> None:
-    """Digest and inspect models: GGUF files, and directories with config.json and safetensors."""
+    """Digest and inspect models.
+
+    A model is a GGUF file, or a directory with one or with config.json and safetensors.
+    """
 
 
 @model.command(

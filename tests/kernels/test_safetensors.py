@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kernels.tiny_hf import hf_tensors, safetensors_bytes, with_header, write_json, write_tiny_hf
 from kernels.tiny_llama import TinyShape
 
@@ -196,6 +198,32 @@ def test_the_longest_header_is_the_last_that_is_read(tmp_path: Path) -> None:
         file.truncate(HEADER_BYTES_MAX + 100)  # a hole: it takes no room
     with pytest.raises(ModelError, match="the header has 16777217 bytes, expected at most 16777216"):
         SafetensorsFile(path)
+
+
+def test_a_file_cut_short_anywhere_is_a_model_error(tmp_path: Path) -> None:
+    content = safetensors_bytes(hf_tensors(TinyShape(layers=1, width=8, heads=1, kv_heads=1, feed_forward=8)))
+    path = tmp_path / "t.safetensors"
+    for size in range(0, len(content), 97):
+        path.write_bytes(content[:size])
+        with pytest.raises(ModelError, match=r"t\.safetensors: "):
+            SafetensorsFile(path)
+
+
+@given(at=st.integers(0, 300), value=st.integers(0, 255))
+def test_another_byte_anywhere_in_the_header_is_an_error_or_another_header(
+    tmp_path_factory: pytest.TempPathFactory, at: int, value: int
+) -> None:
+    content = bytearray(safetensors_bytes({"a": np.zeros(2, np.float32), "b": np.ones((3, 4), np.float32)}))
+    content[at % len(content)] = value
+    path = tmp_path_factory.mktemp("flipped") / "t.safetensors"
+    path.write_bytes(content)
+    try:
+        file = SafetensorsFile(path)
+    except ModelError as error:
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017
+    else:
+        assert sum(info.byte_count for info in file.tensors.values()) == 56
+        file.close()
 
 
 # Directories.
