@@ -7,10 +7,9 @@ from pathlib import Path
 from odsi_proto.cli.delivery import Delivery
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import ProgressBar
-from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.manifest import build_manifest, sidecar_path
-from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.kernels.model_path import default_model_path, open_source
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.client import Client
 from odsi_proto.node.config import ClientConfig
@@ -67,10 +66,10 @@ def prepare(model: Path, stages_count: int, directory: Path) -> tuple[tuple[Laye
 
     So the whole file is hashed once at most, and each stage checks only its own tensors.
     """
-    with GgufFile(model) as file:
-        cuts = even_cuts(read_config(file).layers_count, stages_count)
-        manifest = sidecar_path(model)
+    with open_source(model) as source:
+        cuts = even_cuts(read_config(source).layers_count, stages_count)
+        manifest = sidecar_path(source.path)
         if not manifest.exists():
             manifest = directory / "manifest.json"
-            manifest.write_text(to_sidecar(build_manifest(file)), encoding="utf-8")
+            manifest.write_text(to_sidecar(build_manifest(source)), encoding="utf-8")
     return cuts, manifest

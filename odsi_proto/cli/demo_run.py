@@ -18,8 +18,8 @@ from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import Output
 from odsi_proto.cli.stage_processes import StageProcess, StageSettings, child_environment, stage_processes
 from odsi_proto.errors import OdsiError, PeerError, RequestFailedError
-from odsi_proto.kernels.gguf import GgufFile
-from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.kernels.hyperparameters import read_config
+from odsi_proto.kernels.model_path import default_model_path, open_source
 from odsi_proto.node.identity_files import ephemeral_signer
 from odsi_proto.node.result import GenerationResult
 from odsi_proto.routing.path import Peer, even_cuts
@@ -52,13 +52,10 @@ async def demonstrate(options: GenerationOptions, output: Output, *, stages_coun
 
 
 def _check_cuts(model: Path, stages_count: int) -> None:
-    """Before any process is started: that the file has as many blocks as there are stages.
-
-    What reads it in full needs torch, which takes seconds to import.
-    """
-    with GgufFile(model) as file:
-        layers_count = file.integer(f"{file.text('general.architecture')}.block_count")
-    if layers_count is not None and stages_count > layers_count:
+    """Before any process is started: that the model has as many layers as there are stages."""
+    with open_source(model) as source:
+        layers_count = read_config(source).layers_count
+    if stages_count > layers_count:
         even_cuts(layers_count, stages_count)
 
 

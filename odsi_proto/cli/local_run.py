@@ -17,14 +17,14 @@ from odsi_proto.cli.output import ProgressBar
 from odsi_proto.errors import ConfigError
 from odsi_proto.kernels.config import ModelConfig
 from odsi_proto.kernels.engine import StageEngine
-from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.local import generate_local, prompt_tokens
 from odsi_proto.kernels.manifest import load_or_build, sidecar_path
-from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.kernels.model_path import default_model_path, open_source
 from odsi_proto.kernels.sampling import Sampler, Sampling
 from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.limits import PREFILL_CHUNK_POSITIONS
 from odsi_proto.node.result import ClientReport, FinishReason, GenerationResult, StageReport, TokenEvent
 from odsi_proto.node.settings import PROFILES as NODE_PROFILES
@@ -92,16 +92,18 @@ def run_locally(
     options: GenerationOptions, *, stages: int | None, cuts: tuple[int, ...] | None, progress: ProgressBar
 ) -> Iterator[TokenEvent | GenerationResult]:
     """Generate in this process; the last item is the result."""
-    with GgufFile(options.model or default_model_path()) as file:
-        tokenizer = TextTokenizer(file)
-        config = read_config(file)
-        prompt_ids = prompt_tokens(file, tokenizer, options.prompt, chat=options.chat, context=config.context)
-        manifest = load_or_build(file) if sidecar_path(file.path).exists() else None
+    with open_source(options.model or default_model_path()) as source:
+        tokenizer = load_tokenizer(source)
+        config = read_config(source)
+        prompt_ids = prompt_tokens(
+            source, tokenizer, options.prompt, chat=options.chat, context=config.context
+        )
+        manifest = load_or_build(source) if sidecar_path(source.path).exists() else None
         profile = NODE_PROFILES[options.chosen(LOCAL_PROFILE_DEFAULT).computes]
-        client = _TimedClient.load(file, manifest, profile=profile, threads=options.threads)
+        client = _TimedClient.load(source, manifest, profile=profile, threads=options.threads)
         engines = [
             _TimedStage.load(
-                file,
+                source,
                 manifest,
                 layers,
                 profile=profile,

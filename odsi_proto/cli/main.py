@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("demo", "Run nodes on this machine and let them generate."),
     "generate": LazyCommand("generate", "Generate text, over nodes or in this process."),
     "identity": LazyCommand("identity", "Make and show identities."),
-    "model": LazyCommand("model", "Digest and inspect model files."),
+    "model": LazyCommand("model", "Digest and inspect models."),
     "node": LazyCommand("node", "Run an execution node."),
     "sim": LazyCommand("sim", "Run the state machines on a hostile network in virtual time."),
     "vectors": LazyCommand("vectors", "Run, list and show the test vectors of the specification."),

@@ -1,4 +1,4 @@
-"""Digests and inspects model files; the half of ``odsi model`` that reads them."""
+"""Digests and inspects models; the half of ``odsi model`` that reads them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,25 +11,27 @@ from rich.text import Text
 from odsi_proto.cli.files import write_atomically
 from odsi_proto.cli.output import Output
 from odsi_proto.errors import ConfigError
-from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.config import ModelConfig
 from odsi_proto.kernels.hyperparameters import read_config
+from odsi_proto.kernels.licence import Licence, find_licence
 from odsi_proto.kernels.manifest import build_manifest, load_or_build, sidecar_path
+from odsi_proto.kernels.model_path import open_source
 from odsi_proto.kernels.roles import check_layers
-from odsi_proto.kernels.source import TensorInfo
+from odsi_proto.kernels.source import ModelSource, TensorInfo
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest, to_sidecar
 
 
-def write_manifest(file: Path, out: Path | None, output: Output, *, force: bool) -> None:
-    """Digest ``file`` and write its manifest."""
-    target = out or sidecar_path(file)
-    if target.exists() and not force:
-        raise ConfigError(f"{target} exists: --force replaces it")
-    with GgufFile(file) as model:
+def write_manifest(path: Path, out: Path | None, output: Output, *, force: bool) -> None:
+    """Digest the model at ``path`` and write its manifest."""
+    with open_source(path) as model:
+        target = out or sidecar_path(model.path)
+        if target.exists() and not force:
+            raise ConfigError(f"{target} exists: --force replaces it")
         manifest = _digest(model, output)
     write_atomically(target, to_sidecar(manifest))
     fields = {
-        "file": str(file),
+        "file": str(model.path),
         "manifest": str(target),
         "model_root": manifest.root.hex(),
         "tensors": len(manifest.tensors),
@@ -38,32 +40,34 @@ def write_manifest(file: Path, out: Path | None, output: Output, *, force: bool)
     output.emit("manifest", fields, human=human)
 
 
-def inspect(file: Path, layers: LayerRange | None, output: Output, *, digest: bool) -> None:
-    """Show what ``file`` holds, or what of it a node of ``layers`` reads."""
-    with GgufFile(file) as model:
+def inspect(path: Path, layers: LayerRange | None, output: Output, *, digest: bool) -> None:
+    """Show what the model at ``path`` holds, or what of it a node of ``layers`` reads."""
+    with open_source(path) as model:
         config = read_config(model)
         manifest: ModelManifest | None = None
         if digest:
             manifest = _digest(model, output)
-        elif sidecar_path(file).exists():
+        elif sidecar_path(model.path).exists():
             manifest = load_or_build(model)
         tensors = list(model.tensors.values())
         if layers is not None:
             tensors = [model.tensors[name] for name in check_layers(model, config, layers)]
+        licence = find_licence(model, path if path.is_dir() else None)
         fields = {
-            "file": str(file),
-            "bytes": file.stat().st_size,
-            "name": model.text("general.name"),
-            "licence": model.text("general.license"),
+            "file": str(model.path),
+            "bytes": model.byte_count,
+            "name": model.title,
+            "licence": None if licence is None else licence.id or licence.name or licence.file,
+            "licence_stated": None if licence is None else asdict(licence),
             "model_root": None if manifest is None else manifest.root.hex(),
             "config": asdict(config),
         }
     rows = [_row(info, manifest) for info in tensors]
-    output.emit("model", {**fields, "tensors": rows}, human=_summary(fields))
+    output.emit("model", {**fields, "tensors": rows}, human=_summary(fields, config, licence))
     output.table(_tensor_table(rows))
 
 
-def _digest(model: GgufFile, output: Output) -> ModelManifest:
+def _digest(model: ModelSource, output: Output) -> ModelManifest:
     with output.progress() as progress:
         return build_manifest(model, partial(progress, f"digesting {model.path.name}"))
 
@@ -79,15 +83,17 @@ def _row(info: TensorInfo, manifest: ModelManifest | None) -> dict[str, object]:
     }
 
 
-def _summary(fields: Mapping[str, object]) -> str:
-    config = fields["config"]
-    assert isinstance(config, dict)
-    measures = "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in config.items())
+def _summary(fields: Mapping[str, object], config: ModelConfig, licence: Licence | None) -> str:
+    shown = asdict(config)
+    if config.rope_divisors is not None:
+        low, high = min(config.rope_divisors), max(config.rope_divisors)
+        shown["rope_divisors"] = f"{len(config.rope_divisors)}, from {low:g} to {high:g}"
+    measures = "\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in shown.items())
     root = fields["model_root"] or "unknown: run `odsi model manifest` on it, or add --digest"
     return (
         f"{fields['file']}: {fields['name'] or 'a model without a name'}\n"
         f"  bytes: {fields['bytes']:,}\n"
-        f"  licence: {fields['licence'] or 'not stated in the file'}\n"
+        f"  licence: {licence or 'not stated'}\n"
         f"  model root: {root}\n{measures}"
     )
 

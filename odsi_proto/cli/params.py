@@ -60,6 +60,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 """A file that need not exist: whoever opens it says better what is wrong."""
 
 
+MODEL = click.Path(path_type=Path)
+"""A model: a GGUF file, or a directory."""
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--json``: one object a line on standard output."""
     text = "Print one JSON object a line on standard output, and nothing else (docs/json.md)."
@@ -67,9 +71,9 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--model``: the GGUF file."""
-    text = "GGUF model file. Default: the one that `make setup` installed."
-    return click.option("--model", type=FILE, help=text)(command)
+    """``--model``: a file or a directory."""
+    text = "GGUF file or model directory. Default: the file that `make setup` installed."
+    return click.option("--model", type=MODEL, help=text)(command)
 
 
 def threads_option(command: Callable[..., Any]) -> Callable[..., Any]:

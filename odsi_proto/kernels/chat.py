@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, TypedDict
 
-from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.source import ModelSource
 from odsi_proto.kernels.tokenizer import TextTokenizer
-
-TEMPLATE_KEY = "tokenizer.chat_template"
 
 TEMPLATE_CHARS_MAX = 262_144
 """The longest in use, with tool descriptions, have some 20,000."""
@@ -54,13 +52,15 @@ class _Reply(TypedDict, total=False):
     error: str
 
 
-def render_chat(file: GgufFile, tokenizer: TextTokenizer, messages: Sequence[Message]) -> str:
+def render_chat(source: ModelSource, tokenizer: TextTokenizer, messages: Sequence[Message]) -> str:
     """``messages`` as the model's template has them, ready for the answer; raises ``ModelError``."""
-    template = file.text(TEMPLATE_KEY)
+    template = source.chat_template
     if template is None:
-        file.fail("has no chat template; use --raw")
+        source.fail("has no chat template; use --raw")
     if len(template) > TEMPLATE_CHARS_MAX:
-        file.fail(f"the chat template has {len(template)} characters, expected at most {TEMPLATE_CHARS_MAX}")
+        source.fail(
+            f"the chat template has {len(template)} characters, expected at most {TEMPLATE_CHARS_MAX}"
+        )
     request = {
         "template": template,
         "variables": {
@@ -73,13 +73,13 @@ def render_chat(file: GgufFile, tokenizer: TextTokenizer, messages: Sequence[Mes
         "memory_bytes_max": MEMORY_BYTES_MAX,
         "cpu_s_max": CPU_S_MAX,
     }
-    reply = _run_child(file, json.dumps(request).encode())
+    reply = _run_child(source, json.dumps(request).encode())
     if "text" not in reply:
-        file.fail(f"the chat template failed: {reply.get('error', 'no answer')}; --raw does without it")
+        source.fail(f"the chat template failed: {reply.get('error', 'no answer')}; --raw does without it")
     return reply["text"]
 
 
-def _run_child(file: GgufFile, request: bytes) -> _Reply:
+def _run_child(source: ModelSource, request: bytes) -> _Reply:
     try:
         # -P keeps the modules beside the child, some named like the library's, off its path.
         child = subprocess.run(
@@ -90,15 +90,15 @@ def _run_child(file: GgufFile, request: bytes) -> _Reply:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        file.fail(f"the chat template did not come to run within {WALL_S_MAX:g} s; is the machine busy?")
+        source.fail(f"the chat template did not come to run within {WALL_S_MAX:g} s; is the machine busy?")
     if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        file.fail(f"the chat template used more than {CPU_S_MAX} s of processor time")
+        source.fail(f"the chat template used more than {CPU_S_MAX} s of processor time")
     if child.returncode:
-        _fail_crashed(file, child.returncode, child.stderr)
+        _fail_crashed(source, child.returncode, child.stderr)
     reply: _Reply = json.loads(child.stdout)
     return reply
 
 
-def _fail_crashed(file: GgufFile, status: int, stderr: bytes) -> NoReturn:
+def _fail_crashed(source: ModelSource, status: int, stderr: bytes) -> NoReturn:
     last = stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-    file.fail(f"the process for the chat template ended with status {status}: {''.join(last)[:200]}")
+    source.fail(f"the process for the chat template ended with status {status}: {''.join(last)[:200]}")

@@ -16,6 +16,9 @@ class Fields(Protocol):
 
     def boolean(self, key: str) -> bool | None: ...
 
+    def name(self, key: str) -> str:
+        """``key`` as errors name it."""
+
     def fail(self, what: str) -> NoReturn: ...
 
 
@@ -25,9 +28,9 @@ def count(fields: Fields, key: str, maximum: int, *, default: int | None = None)
     if value is None:
         value = default
     if value is None:
-        fields.fail(f"key {key} is missing")
+        fields.fail(f"key {fields.name(key)} is missing")
     if not 1 <= value <= maximum:
-        fields.fail(f"key {key} is {value}, expected 1 to {maximum}")
+        fields.fail(f"key {fields.name(key)} is {value}, expected 1 to {maximum}")
     return value
 
 
@@ -37,19 +40,21 @@ def real(fields: Fields, key: str, minimum: float, maximum: float, *, default: f
     if value is None:
         value = default
     if value is None:
-        fields.fail(f"key {key} is missing")
+        fields.fail(f"key {fields.name(key)} is missing")
     if not minimum <= value <= maximum:  # not a number is neither
-        fields.fail(f"key {key} is {value}, expected {minimum:g} to {maximum:g}")
+        fields.fail(f"key {fields.name(key)} is {value}, expected {minimum:g} to {maximum:g}")
     return value
 
 
-def head_size(fields: Fields, key: str, *, width: int, heads: int, kv_heads: int) -> int:
-    """The size of a head, stated at ``key`` or the embedding width cut evenly; heads that fit together."""
+def head_size(
+    fields: Fields, key: str, *, width: int, heads: int, kv_heads: int, default: int | None = None
+) -> int:
+    """The size of a head, stated at ``key``, or ``default``, or else the embedding width cut evenly."""
     if heads % kv_heads:
         fields.fail(f"{heads} attention heads can not share {kv_heads} key-value heads evenly")
-    if fields.integer(key) is None and width % heads:
+    if fields.integer(key) is None and default is None and width % heads:
         fields.fail(f"an embedding width of {width} can not be cut in {heads} heads, and no {key} is given")
-    size = count(fields, key, HEAD_SIZE_MAX, default=width // heads)
+    size = count(fields, key, HEAD_SIZE_MAX, default=default or width // heads)
     if size % 2:
         fields.fail(f"a head size of {size} is odd; rotary embedding turns pairs")
     return size

@@ -6,15 +6,14 @@ the file and the key or tensor. One thing a mapping can not survive: a file that
 while it is open.
 """
 
-import mmap
 import struct
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from odsi_proto.errors import ModelError
 from odsi_proto.kernels.gguf_header import ValueInfo, read_header
 from odsi_proto.kernels.gguf_layout import BOOLEANS, HEADER_BYTES, INTEGERS, REALS, ValueType
+from odsi_proto.kernels.mapping import map_file
 from odsi_proto.kernels.source import ModelSource, TensorInfo
 
 _LENGTH = struct.Struct("<Q")
@@ -25,7 +24,7 @@ class GgufFile(ModelSource):
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._map = _map(self.path)
+        self._map = map_file(self.path)
         self._view = memoryview(self._map)
         try:
             self._header = read_header(self.path, self._view)
@@ -60,6 +59,25 @@ class GgufFile(ModelSource):
         if info is None:
             self.fail(f"tensor {name} is missing")
         return self._view[info.offset : info.offset + info.byte_count]
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of the file."""
+        return len(self._view)
+
+    @property
+    def title(self) -> str | None:
+        """What the model calls itself."""
+        return self.text("general.name")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template of a conversation."""
+        return self.text("tokenizer.chat_template")
+
+    def name(self, key: str) -> str:
+        """``key`` as errors name it."""
+        return key
 
     # Metadata values: None for a missing key, an error for a value of another type.
 
@@ -132,14 +150,3 @@ class GgufFile(ModelSource):
             return str(self._view[start:end], "utf-8"), end
         except UnicodeDecodeError:
             self.fail(f"key {key} holds text that is not UTF-8")
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        if not path.is_file():  # opening a pipe would wait for its writer
-            raise ModelError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # ValueError: an empty file, or a path with a NUL
-        reason = error.strerror if isinstance(error, OSError) else "the file is empty"
-        raise ModelError(f"{path}: can not be read: {reason}") from error

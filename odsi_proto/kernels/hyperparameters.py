@@ -3,6 +3,8 @@
 from odsi_proto.kernels.config import ModelConfig
 from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.gguf_config import gguf_config
+from odsi_proto.kernels.hf_config import hf_config
+from odsi_proto.kernels.hf_model import HfModel
 from odsi_proto.kernels.source import ModelSource
 
 
@@ -11,5 +13,7 @@ def read_config(source: ModelSource) -> ModelConfig:
     match source:
         case GgufFile():
             return gguf_config(source)
+        case HfModel():
+            return hf_config(source)
         case _:
             raise AssertionError(f"no reader for {type(source).__name__}")

@@ -12,9 +12,9 @@ from odsi_proto.errors import CapacityError, ConfigError, LocalProtocolError
 from odsi_proto.kernels.chat import Message, render_chat
 from odsi_proto.kernels.codecs import decode_rows, encode_rows
 from odsi_proto.kernels.engine import StageEngine
-from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.sampling import Sampler
+from odsi_proto.kernels.source import ModelSource
 from odsi_proto.kernels.tokenizer import TextTokenizer
 from odsi_proto.wire.tensor import ActivationCodec
 
@@ -33,7 +33,7 @@ class TokenEvent:
 
 
 def prompt_tokens(
-    file: GgufFile, tokenizer: TextTokenizer, prompt: str, *, chat: bool, context: int
+    source: ModelSource, tokenizer: TextTokenizer, prompt: str, *, chat: bool, context: int
 ) -> list[int]:
     """The ids of ``prompt``, as one user message in the model's chat template or as raw text.
 
@@ -43,7 +43,7 @@ def prompt_tokens(
     if not prompt:
         raise ConfigError("the prompt is empty")
     if chat:
-        ids = tokenizer.encode(render_chat(file, tokenizer, [Message("user", prompt)]))
+        ids = tokenizer.encode(render_chat(source, tokenizer, [Message("user", prompt)]))
     else:
         ids = tokenizer.encode(prompt)
         if tokenizer.adds_bos and tokenizer.bos_id is not None:

@@ -25,7 +25,9 @@ def no_progress(done: int, total: int) -> None:
 
 
 def sidecar_path(model: Path) -> Path:
-    """Where the manifest of ``model`` is kept: beside it."""
+    """Where the manifest of ``model`` is kept: beside a file, inside a directory."""
+    if model.is_dir():
+        return model / "model.manifest.json"
     return model.with_name(f"{model.name}.manifest.json")
 
 

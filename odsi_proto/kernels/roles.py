@@ -31,12 +31,20 @@ def check_layers(source: ModelSource, config: ModelConfig, layers: LayerRange) -
 
 
 def check_client(source: ModelSource, config: ModelConfig) -> tuple[str, ...]:
-    """The names of the tensors that embedding and head need, each found and checked."""
+    """The names of the tensors that embedding and head need, each found and checked.
+
+    Tensors that are no stage's either, such as those of a layer past the last, are errors too.
+    """
     table = (config.vocabulary, config.width)
     expected = {EMBEDDING: table, FINAL_NORM: (config.width,)}
     if not config.tied_head:
         expected[HEAD] = table
-    _check(source, expected, (name for name in source.tensors if name.startswith("output")))
+    stages = {f"blk.{index}" for index in range(config.layers_count)}
+    shared = {ROPE_FACTORS} if config.rope_factors else set()
+    present = (
+        name for name in source.tensors if name not in shared and ".".join(name.split(".")[:2]) not in stages
+    )
+    _check(source, expected, present)
     return tuple(expected)
 
 

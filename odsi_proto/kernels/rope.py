@@ -97,7 +97,7 @@ def yarn_betas(fields: Fields, fast_key: str, slow_key: str) -> tuple[float, flo
     fast = real(fields, fast_key, 1e-3, 1e6, default=BETA_FAST_DEFAULT)
     slow = real(fields, slow_key, 1e-3, 1e6, default=BETA_SLOW_DEFAULT)
     if fast < slow:
-        fields.fail(f"key {fast_key} is {fast}, expected at least {slow_key}, {slow}")
+        fields.fail(f"key {fields.name(fast_key)} is {fast}, expected at least {slow_key}, {slow}")
     return fast, slow
 
 

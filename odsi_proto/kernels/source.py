@@ -79,6 +79,21 @@ class ModelSource(ABC):
     def raw(self, name: str) -> memoryview:
         """The bytes of tensor ``name``; ``ModelError`` if there is none."""
 
+    @property
+    @abstractmethod
+    def byte_count(self) -> int:
+        """Bytes of the files that hold the tensors."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str | None:
+        """What the model calls itself."""
+
+    @property
+    @abstractmethod
+    def chat_template(self) -> str | None:
+        """The template that puts a conversation into the form the model was trained on."""
+
     def fail(self, what: str) -> NoReturn:
         """Raise the ``ModelError`` that names this model."""
         raise ModelError(f"{self.path}: {what}")

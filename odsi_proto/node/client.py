@@ -14,7 +14,7 @@ from odsi_proto.kernels.codecs import decode_rows, encode_rows
 from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.local import positions_needed, prompt_tokens
 from odsi_proto.kernels.sampling import Sampler, Sampling
-from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.limits import PREFILL_CHUNK_POSITIONS
 from odsi_proto.node.config import ClientConfig
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
@@ -146,7 +146,9 @@ class Client:
 
         Blocks while the template runs in its sandbox, a fraction of a second.
         """
-        return prompt_tokens(self._file, self.tokenizer, prompt, chat=chat, context=self.model.config.context)
+        return prompt_tokens(
+            self._source, self.tokenizer, prompt, chat=chat, context=self.model.config.context
+        )
 
     async def probe(self) -> None:
         """Run one real step through every stage and forget it; raises as :meth:`generate` does."""
@@ -209,11 +211,11 @@ class Client:
 
     def _load(self) -> None:
         config = self.config
-        self._file, manifest = self._open_files.enter_context(
+        self._source, manifest = self._open_files.enter_context(
             open_model(config.model, config.manifest, self._progress)
         )
-        self.model = ClientModel.load(self._file, manifest, profile=config.profile, threads=config.threads)
-        self.tokenizer = TextTokenizer(self._file)
+        self.model = ClientModel.load(self._source, manifest, profile=config.profile, threads=config.threads)
+        self.tokenizer = load_tokenizer(self._source)
         self.model_root = manifest.root
 
     async def _plan(self) -> tuple[Peer, ...]:

@@ -15,7 +15,7 @@ class NodeConfig:
     """An execution node: which layers of which model it runs, where it listens, whom it dials."""
 
     model: Path
-    """The GGUF file; only the tensors of ``layers`` are read."""
+    """The GGUF file or the directory; only the tensors of ``layers`` are read."""
     layers: LayerRange
     signer: Signer
     """The hot key that the node signs and authenticates with."""
@@ -23,7 +23,7 @@ class NodeConfig:
     port: int = 0
     """UDP port; 0 lets the system choose."""
     manifest: Path | None = None
-    """The model's manifest; by default the one beside the file, or one made from the file."""
+    """The model's manifest; by default the one kept with the model, or one made from it."""
     peers: tuple[Peer, ...] = ()
     """Nodes to stay connected to: activations are only ever sent to a connected participant."""
     threads: int = 1

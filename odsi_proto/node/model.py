@@ -1,12 +1,13 @@
-"""Opens a model file with the manifest that names it on the wire."""
+"""Opens a model with the manifest that names it on the wire."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from odsi_proto.kernels.gguf import GgufFile
 from odsi_proto.kernels.manifest import load_or_build
+from odsi_proto.kernels.model_path import open_source
+from odsi_proto.kernels.source import ModelSource
 from odsi_proto.wire.manifest import ModelManifest
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -20,7 +21,10 @@ def no_progress(what: str, done: int, total: int) -> None:
 @contextmanager
 def open_model(
     path: Path, manifest: Path | None, progress: Progress
-) -> Iterator[tuple[GgufFile, ModelManifest]]:
-    """The file and its manifest: the one given, the one beside it, or one made by hashing it all."""
-    with GgufFile(path) as file:
-        yield file, load_or_build(file, manifest, lambda done, total: progress("hashing model", done, total))
+) -> Iterator[tuple[ModelSource, ModelManifest]]:
+    """The model and its manifest: the one given, the one kept with it, or one made by hashing it all."""
+    with open_source(path) as source:
+        yield (
+            source,
+            load_or_build(source, manifest, lambda done, total: progress("hashing model", done, total)),
+        )

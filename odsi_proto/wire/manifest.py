@@ -2,7 +2,7 @@
 
 Leaf 0 is the model's own head: architecture, number of layers, embedding width, and the digest of
 the file's metadata, which covers every hyper-parameter, the vocabulary and the chat template. One
-leaf for each tensor follows, in file order. A node that holds a few layers hashes only those
+leaf for each tensor follows, in the order of the format. A node that holds a few layers hashes only those
 tensors, and proves each against the root.
 
 The sidecar is the same as JSON text for people and tools; its root is stated and recomputed.
@@ -74,7 +74,7 @@ class ModelManifest:
     """Values in an activation row."""
     metadata_sha256: bytes
     tensors: tuple[TensorEntry, ...]
-    """In file order, names unique."""
+    """In the order of the format, names unique."""
 
     @cached_property
     def root(self) -> bytes:

@@ -14,6 +14,7 @@ from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.manifest import build_manifest
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest
 
@@ -72,7 +73,7 @@ def manifest(shipped: GgufFile) -> ModelManifest:
 
 @pytest.fixture(scope="session")
 def tokenizer(shipped: GgufFile) -> TextTokenizer:
-    return TextTokenizer(shipped)
+    return load_tokenizer(shipped)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from odsi_proto.kernels.gguf_layout import ENTRIES_MAX, NAME_BYTES_MAX, STRINGS_
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.quants import load_tensor
 from odsi_proto.kernels.roles import check_client, check_layers
-from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.units import LayerRange
 
 UINT32, STRING, ARRAY, UINT64 = 4, 8, 9, 10
@@ -284,7 +284,7 @@ def read_everything(path: Path) -> None:
         config = read_config(file)
         for name in (*check_layers(file, config, LayerRange(0, 1)), *check_client(file, config)):
             load_tensor(file, name)
-        TextTokenizer(file)
+        load_tokenizer(file)
 
 
 def outcome(path: Path, content: bytes) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from kernels.tiny_llama import TinyShape, reference_logits, write_tiny
+from kernels.tiny_rope import TinyScaling
 
 from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.kernels.gguf import GgufFile
@@ -31,6 +32,15 @@ SHAPES = {
     "Q8_0 layers": TinyShape(quantised=gguf.GGMLQuantizationType.Q8_0),
     "Q4_0 layers": TinyShape(quantised=gguf.GGMLQuantizationType.Q4_0),
     "BF16 layers": TinyShape(quantised=gguf.GGMLQuantizationType.BF16),
+    "linear scaling": TinyShape(scaling=TinyScaling(kind="linear")),
+    "scaling of Llama 3": TinyShape(scaling=TinyScaling(kind="llama3")),
+    "yarn": TinyShape(scaling=TinyScaling(kind="yarn")),
+    "yarn with a magnitude of its own": TinyShape(scaling=TinyScaling(kind="yarn", attention_factor=0.7)),
+    "Qwen2": TinyShape(architecture="qwen2", tied=False),
+    "Qwen2 with yarn": TinyShape(architecture="qwen2", scaling=TinyScaling(kind="yarn")),
+    "Qwen2 in Q8_0": TinyShape(architecture="qwen2", quantised=gguf.GGMLQuantizationType.Q8_0),
+    "Qwen3": TinyShape(architecture="qwen3", head_size=16),
+    "Qwen3 in Q4_0": TinyShape(architecture="qwen3", quantised=gguf.GGMLQuantizationType.Q4_0),
 }
 
 

@@ -15,6 +15,7 @@ from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.local import REQUEST_ID, generate_local, positions_needed, prompt_tokens
 from odsi_proto.kernels.sampling import Sampler, Sampling
 from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest
 from odsi_proto.wire.tensor import ActivationCodec
@@ -217,7 +218,7 @@ def test_a_prompt_may_fill_the_context_and_not_pass_it(shipped: GgufFile, tokeni
 def test_a_model_without_a_template_says_how_to_go_on(tmp_path: Path) -> None:
     write_tiny(tmp_path / "t.gguf", TinyShape(), chat_template=None)
     with GgufFile(tmp_path / "t.gguf") as file:
-        tokenizer = TextTokenizer(file)
+        tokenizer = load_tokenizer(file)
         with pytest.raises(ModelError, match=r"t\.gguf: has no chat template; use --raw"):
             prompt_tokens(file, tokenizer, "hello", chat=True, context=64)
         assert tokenizer.decode(prompt_tokens(file, tokenizer, "hello", chat=False, context=64)) == "hello"

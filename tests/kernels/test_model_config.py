@@ -221,6 +221,32 @@ def test_a_wrong_tensor_concerns_only_those_who_load_its_layer(
     assert str(caught.value).startswith(f"{file.path}: {message}")
 
 
+def layer_past_the_last(writer: gguf.GGUFWriter, name: str, data: np.ndarray) -> None:
+    writer.add_tensor(name, data)
+    if name.startswith("blk.2."):
+        writer.add_tensor(name.replace("blk.2.", "blk.3."), data)
+
+
+def outside(writer: gguf.GGUFWriter, name: str, data: np.ndarray) -> None:
+    writer.add_tensor(name, data)
+    if name == "output_norm.weight":
+        writer.add_tensor("token_embd_norm.weight", data)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [(layer_past_the_last, "blk.3.attn_norm.weight"), (outside, "token_embd_norm.weight")]
+)
+def test_a_tensor_that_no_stage_runs_concerns_the_client(
+    tmp_path: Path, change: Callable[[gguf.GGUFWriter, str, np.ndarray], None], name: str
+) -> None:
+    write_changed(tmp_path / "m.gguf", change)
+    with (
+        GgufFile(tmp_path / "m.gguf") as file,
+        pytest.raises(ModelError, match=f"tensor {name} has no place in this architecture"),
+    ):
+        check_client(file, read_config(file))
+
+
 def test_layers_past_the_last_are_refused_with_both_numbers(tiny_path: Path) -> None:
     with (
         GgufFile(tiny_path) as file,

@@ -14,7 +14,9 @@ from tokenizers import decoders
 
 from odsi_proto.errors import ConfigError, ModelError
 from odsi_proto.kernels.gguf import GgufFile
+from odsi_proto.kernels.gguf_tokenizer import PRE_TOKENIZERS
 from odsi_proto.kernels.tokenizer import TextTokenizer
+from odsi_proto.kernels.vocabulary import load_tokenizer
 
 Writer = gguf.GGUFWriter
 
@@ -129,7 +131,7 @@ def write_tokenizer(path: Path, **changes: object) -> None:
 def tiny_tokenizer(path: Path, **changes: object) -> TextTokenizer:
     write_tokenizer(path / "t.gguf", **changes)
     with GgufFile(path / "t.gguf") as file:
-        return TextTokenizer(file)
+        return load_tokenizer(file)
 
 
 def test_both_end_tokens_end_an_answer(tmp_path: Path) -> None:
@@ -148,6 +150,41 @@ def test_gpt_2_words_keep_digits_together(tmp_path: Path) -> None:
     smollm = tiny_tokenizer(tmp_path, pre="smollm", tokens=tokens, token_type=types, merges=merges)
     assert len(gpt2.encode("12")) == 1
     assert len(smollm.encode("12")) == 2
+
+
+WORDS = {
+    "qwen2": ["I", "'LL", " pay", " ", "1", "2", "3", "4", "!!\n", " ", " x"],
+    "llama-bpe": ["I", "'LL", " pay", " ", "123", "4", "!!\n", " ", " x"],
+}
+
+
+@pytest.mark.parametrize("pre", WORDS)
+def test_words_are_cut_as_the_model_was_trained(pre: str) -> None:
+    cut = PRE_TOKENIZERS[pre].pre_tokenizer().pre_tokenize_str("I'LL pay 1234!!\n  x")
+    words = [word.replace("Ġ", " ").replace("Ċ", "\n") for word, _ in cut]
+    assert words == WORDS[pre]
+
+
+def test_llama_3_takes_a_word_that_is_a_token_as_it_is(tmp_path: Path) -> None:
+    tokens = [*TOKENS, "xyz"]
+    types = [3] * 3 + [1] * (len(tokens) - 3)
+    whole = tiny_tokenizer(tmp_path, pre="llama-bpe", tokens=tokens, token_type=types)
+    merged = tiny_tokenizer(tmp_path, pre="qwen2", tokens=tokens, token_type=types)
+    assert whole.encode("xyz") == [len(TOKENS)]
+    assert len(merged.encode("xyz")) == 3
+
+
+def test_llama_3_begins_with_bos_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    assert tiny_tokenizer(tmp_path, pre="llama-bpe").adds_bos
+    assert not tiny_tokenizer(tmp_path, pre="llama-bpe", add_bos_token=False).adds_bos
+    assert not tiny_tokenizer(tmp_path, pre="qwen2").adds_bos
+
+
+def test_qwen_2_composes_characters_first(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(tmp_path, pre="qwen2")
+    assert tokenizer.encode("e\N{COMBINING ACUTE ACCENT}") == tokenizer.encode(
+        "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    )
 
 
 def test_a_token_that_users_defined_is_plain_text(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""Tiny Llama models of any shape, and a slow float64 forward pass that shares nothing with the package."""
+"""Tiny models of the Llama family, and a slow float64 forward pass that shares nothing with the package."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import gguf
 import numpy as np
+from kernels.tiny_rope import TinyScaling, magnitude, scaled_frequency
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -42,26 +44,41 @@ class TinyShape:
     rope_base: float = 10_000.0
     tied: bool = True
     rope_factors: bool = False
+    scaling: TinyScaling | None = None
+    architecture: Literal["llama", "qwen2", "qwen3"] = "llama"
     quantised: gguf.GGMLQuantizationType | None = None
     """How the matrices of the layers are packed; float32 if None."""
     seed: int = 0
+
+    @property
+    def halves(self) -> bool:
+        """Whether a GGUF file has the two values of a rotary pair half a head apart."""
+        return self.architecture != "llama"
 
 
 EPSILON = 1e-5
 
 
 def write_tiny(
-    path: Path, shape: TinyShape, *, chat_template: str | None = CHAT_TEMPLATE
+    path: Path,
+    shape: TinyShape,
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    licence: tuple[str, str, str] | None = None,
 ) -> dict[str, Array]:
     """Write a model of ``shape`` to ``path``; returns its weights as the file has them, unpacked."""
     weights, packed = {}, {}
-    for name, array in _random_weights(shape).items():
+    for name, array in random_weights(shape).items():
         kind = shape.quantised if name.startswith("blk.") and array.ndim == 2 else None
         raw = array if kind is None else gguf.quants.quantize(array, kind)
         packed[name] = (raw, kind)
         weights[name] = (array if kind is None else gguf.quants.dequantize(raw, kind)).astype(np.float64)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, shape.architecture)
     _write_metadata(writer, shape, chat_template)
+    if licence is not None:
+        writer.add_license(licence[0])
+        writer.add_license_name(licence[1])
+        writer.add_license_link(licence[2])
     for name, (raw, kind) in packed.items():
         writer.add_tensor(name, raw, raw_dtype=kind)
     writer.write_header_to_file()
@@ -82,7 +99,7 @@ def reference_logits(weights: dict[str, Array], shape: TinyShape, token_ids: Seq
                 for key, value in weights.items()
                 if key.startswith(f"blk.{layer}.")
             },
-            weights.get("rope_freqs.weight"),
+            weights.get("rope_freqs.weight") if shape.rope_factors else None,
             shape,
         )
     head = weights["token_embd.weight" if shape.tied else "output.weight"]
@@ -92,9 +109,12 @@ def reference_logits(weights: dict[str, Array], shape: TinyShape, token_ids: Seq
 def _layer(rows: Array, weights: dict[str, Array], factors: Array | None, shape: TinyShape) -> Array:
     normed = _norm(rows, weights["attn_norm.weight"])
     size, group = shape.head_size, shape.heads // shape.kv_heads
-    queries = (normed @ weights["attn_q.weight"].T).reshape(len(rows), shape.heads, size)
-    keys = (normed @ weights["attn_k.weight"].T).reshape(len(rows), shape.kv_heads, size)
-    values = (normed @ weights["attn_v.weight"].T).reshape(len(rows), shape.kv_heads, size)
+    queries = _project(normed, weights, "attn_q").reshape(len(rows), shape.heads, size)
+    keys = _project(normed, weights, "attn_k").reshape(len(rows), shape.kv_heads, size)
+    values = _project(normed, weights, "attn_v").reshape(len(rows), shape.kv_heads, size)
+    if shape.architecture == "qwen3":
+        queries = _norm(queries, weights["attn_q_norm.weight"])
+        keys = _norm(keys, weights["attn_k_norm.weight"])
     queries, keys = _rotate(queries, factors, shape), _rotate(keys, factors, shape)
     mixed = np.zeros_like(queries)
     for position in range(len(rows)):
@@ -109,17 +129,27 @@ def _layer(rows: Array, weights: dict[str, Array], factors: Array | None, shape:
     return rows + (gate / (1 + np.exp(-gate)) * up) @ weights["ffn_down.weight"].T
 
 
+def _project(rows: Array, weights: dict[str, Array], name: str) -> Array:
+    return rows @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
+
+
 def _rotate(heads: Array, factors: Array | None, shape: TinyShape) -> Array:
-    """Each pair of neighbours turned by position times frequency."""
-    turned = heads.copy()
+    """Each pair turned by position times frequency."""
+    turned, pairs = heads.copy(), shape.head_size // 2
+    length = magnitude(shape.scaling)
     for position in range(len(heads)):
-        for pair in range(shape.head_size // 2):
-            angle = position * shape.rope_base ** (-2 * pair / shape.head_size)
+        for pair in range(pairs):
+            frequency = shape.rope_base ** (-2 * pair / shape.head_size)
+            frequency = scaled_frequency(
+                frequency, shape.scaling, pair=pair, pairs=pairs, base=shape.rope_base
+            )
+            angle = position * frequency
             if factors is not None:
                 angle /= factors[pair]
-            left, right = heads[position, :, 2 * pair], heads[position, :, 2 * pair + 1]
-            turned[position, :, 2 * pair] = left * np.cos(angle) - right * np.sin(angle)
-            turned[position, :, 2 * pair + 1] = left * np.sin(angle) + right * np.cos(angle)
+            first, second = (pair, pair + pairs) if shape.halves else (2 * pair, 2 * pair + 1)
+            left, right = heads[position, :, first], heads[position, :, second]
+            turned[position, :, first] = length * (left * np.cos(angle) - right * np.sin(angle))
+            turned[position, :, second] = length * (left * np.sin(angle) + right * np.cos(angle))
     return turned
 
 
@@ -127,7 +157,8 @@ def _norm(rows: Array, weight: Array) -> Array:
     return rows / np.sqrt((rows**2).mean(-1, keepdims=True) + EPSILON) * weight
 
 
-def _random_weights(shape: TinyShape) -> dict[str, NDArray[np.float32]]:
+def random_weights(shape: TinyShape) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a model of ``shape``, as a GGUF file has them."""
     generator = np.random.default_rng(shape.seed)
 
     def matrix(outputs: int, inputs: int) -> NDArray[np.float32]:
@@ -143,6 +174,8 @@ def _random_weights(shape: TinyShape) -> dict[str, NDArray[np.float32]]:
         weights["output.weight"] = matrix(vocabulary, width) * 4
     if shape.rope_factors:
         weights["rope_freqs.weight"] = vector(shape.head_size // 2) + 1
+    elif shape.scaling is not None and shape.scaling.kind == "llama3":
+        weights["rope_freqs.weight"] = _divisors(shape)
     for layer in range(shape.layers):
         weights |= {
             f"blk.{layer}.attn_norm.weight": vector(width),
@@ -155,7 +188,30 @@ def _random_weights(shape: TinyShape) -> dict[str, NDArray[np.float32]]:
             f"blk.{layer}.ffn_up.weight": matrix(shape.feed_forward, width),
             f"blk.{layer}.ffn_down.weight": matrix(width, shape.feed_forward),
         }
+        if shape.architecture == "qwen2":
+            weights |= {
+                f"blk.{layer}.attn_q.bias": vector(query_width) - 0.5,
+                f"blk.{layer}.attn_k.bias": vector(kv_width) - 0.5,
+                f"blk.{layer}.attn_v.bias": vector(kv_width) - 0.5,
+            }
+        if shape.architecture == "qwen3":
+            weights |= {
+                f"blk.{layer}.attn_q_norm.weight": vector(shape.head_size),
+                f"blk.{layer}.attn_k_norm.weight": vector(shape.head_size),
+            }
     return weights
+
+
+def _divisors(shape: TinyShape) -> NDArray[np.float32]:
+    pairs, base = shape.head_size // 2, shape.rope_base
+    plain = [base ** (-pair / pairs) for pair in range(pairs)]
+    return np.array(
+        [
+            frequency / scaled_frequency(frequency, shape.scaling, pair=pair, pairs=pairs, base=base)
+            for pair, frequency in enumerate(plain)
+        ],
+        dtype=np.float32,
+    )
 
 
 def _write_metadata(writer: gguf.GGUFWriter, shape: TinyShape, chat_template: str | None) -> None:
@@ -170,6 +226,14 @@ def _write_metadata(writer: gguf.GGUFWriter, shape: TinyShape, chat_template: st
         writer.add_value_length(shape.head_size)
     writer.add_rope_dimension_count(shape.head_size)
     writer.add_rope_freq_base(shape.rope_base)
+    if shape.scaling is not None and shape.scaling.kind != "llama3":
+        writer.add_rope_scaling_type(gguf.RopeScalingType(shape.scaling.kind))
+        writer.add_rope_scaling_factor(shape.scaling.factor)
+        writer.add_rope_scaling_orig_ctx_len(shape.scaling.original_context)
+        if shape.scaling.attention_factor is not None:  # in GGUF it comes on top of what yarn itself has
+            writer.add_rope_scaling_attn_factors(
+                shape.scaling.attention_factor / (1 + 0.1 * np.log(shape.scaling.factor))
+            )
     writer.add_layer_norm_rms_eps(EPSILON)
     writer.add_vocab_size(len(TOKENS))
     writer.add_tokenizer_model("gpt2")

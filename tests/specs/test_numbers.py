@@ -9,7 +9,8 @@ import torch
 from spec_registries import load_all
 from specs.documents import tables
 
-from odsi_proto.kernels import codecs
+from odsi_proto.kernels import codecs, hf_names
+from odsi_proto.kernels.hf_model import FILES_BYTES_MAX
 from odsi_proto.limits import Limits
 from odsi_proto.node import credit, quic
 from odsi_proto.wire import cbor, codepoints, frames, identity, merkle, messages, step, tag, varint
@@ -119,3 +120,15 @@ def test_the_numbers_of_quic_are_those_of_the_code() -> None:
 
 def test_the_errors_table_has_every_code_in_order() -> None:
     assert [row[0] for row in tables("errors")[""]] == [code.name for code in codepoints.ErrorCode]
+
+
+def test_the_files_of_a_model_directory_are_those_of_the_code() -> None:
+    assert [name for (name,) in tables("files")[""]] == list(FILES_BYTES_MAX)
+
+
+def test_the_names_of_tensors_are_those_of_the_code() -> None:
+    rows = tables("names")[""]
+    assert dict(row for row in rows if "layers" not in row[0]) == hf_names.OUTSIDE
+    layer = {theirs.removeprefix("model.layers.N."): ours for theirs, ours in rows if "layers" in theirs}
+    assert layer == {theirs: f"blk.N.{ours}" for theirs, ours in hf_names.MODULES.items()}
+    assert hf_names.own_name("model.layers.7.mlp.up_proj.bias") == "blk.7.ffn_up.bias"

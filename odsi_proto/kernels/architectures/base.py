@@ -15,9 +15,13 @@ class Architecture:
     """How one family of models is read."""
 
     name: str
-    """GGUF's ``general.architecture``, and the prefix of its keys."""
+    """GGUF's ``general.architecture`` and the prefix of its keys; Hugging Face's ``model_type``."""
+    hf_class: str
+    """What a Hugging Face config has in ``architectures``."""
     gguf_rope_pairs: RopePairs
-    """How a GGUF file stores the rows of query and key."""
+    """How a GGUF file stores the rows of query and key; Hugging Face's are in halves."""
+    hf_head_size_default: int | None
+    """Of a Hugging Face config that states none; None: the width cut in heads."""
     qkv_bias: bool
     qk_norm: bool
     layer: Callable[[ModelConfig], Shapes]
