@@ -37,7 +37,9 @@ def _announce(node: Node, config: NodeConfig, output: Output) -> None:
         "peer": str(node.peer),
         "profile": config.profile.name,
         "backend": node.backend,
+        "backend_reason": node.backend_reason or None,
     }
     where = f"serving layers {config.layers} of {config.model.name} on {host}:{port}"
-    human = f"{where}\n  computed by {node.backend}\n  {node.peer}"
+    because = f": {node.backend_reason}" if node.backend_reason else ""
+    human = f"{where}\n  {node.peer}\n  computed by {node.backend}{because}"
     output.emit("ready", fields, human=human)

@@ -29,11 +29,6 @@ class Choice(NamedTuple):
     kind: BackendKind
     reason: str
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """The reason, if there is one, for a log."""
-        return {"because": self.reason} if self.reason else {}
-
 
 def select(config: ModelConfig, profile: NumericProfile, wanted: BackendKind | None = None) -> Choice:
     """The fastest backend that runs ``config`` in ``profile`` here, or ``wanted``.

@@ -44,6 +44,8 @@ class Node:
         """Names the model on the wire; known once it is loaded."""
         self.backend = ""
         """What computes the layers; known once they are loaded."""
+        self.backend_reason = ""
+        """Why not something faster; empty if this is the fastest there is."""
         self._progress = progress or no_progress
         self._stopped = asyncio.Event()
         self._redials: dict[ParticipantId, asyncio.Task[None]] = {}
@@ -66,8 +68,7 @@ class Node:
         config = self.config
         engine, offer = await asyncio.to_thread(self._load)
         self.model_root = offer.model_root
-        self.backend = engine.backend.name
-        log.info("layers loaded", backend=self.backend, **engine.choice.fields)
+        self.backend, self.backend_reason = engine.backend.name, engine.choice.reason
         self._execution = ExecutionQueue(engine, threads=config.threads)
         self._endpoint = StageEndpoint(
             about=SelfDescription(
