@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("demo", "Run nodes on this machine and let them generate."),
     "generate": LazyCommand("generate", "Generate text, over nodes or in this process."),
     "identity": LazyCommand("identity", "Make and show identities."),
+    "kernels": LazyCommand("kernels", "Show what this machine computes, and how fast."),
     "model": LazyCommand("model", "Digest and inspect models."),
     "node": LazyCommand("node", "Run an execution node."),
     "sim": LazyCommand("sim", "Run the state machines on a hostile network in virtual time."),

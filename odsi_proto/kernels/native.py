@@ -26,6 +26,9 @@ LIBRARY = Path(__file__).with_name("native") / "libodsi.so"
 LANES = 16
 """Floats of a register: rows of a tile, and what widths must be a multiple of."""
 
+INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "f16c", "fma")
+"""What the library needs, as Linux names them."""
+
 _F32, _FOUR_BIT, _EIGHT_BIT = 0, 1, 2
 _ALIGNMENT = 64
 
