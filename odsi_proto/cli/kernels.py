@@ -14,7 +14,9 @@ from odsi_proto.cli.params import examples, json_option, model_option, threads_o
 @click.option("--fresh", is_flag=True, help="Measure again, though this machine was measured before.")
 @json_option
 def kernels(model: Path | None, threads: int, fresh: bool, as_json: bool) -> None:
-    """Show what computes here, for each numeric profile, and how long a layer takes.
+    """Show what this machine computes, and how fast.
+
+    For each numeric profile: what computes it, and how long a layer takes.
 
     Measured with layers of the model, in a few seconds, and remembered for as long as machine,
     software and model stay the same.

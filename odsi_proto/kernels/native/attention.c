@@ -58,22 +58,41 @@ struct queries {
     int32_t stride;
 };
 
-static inline __attribute__((always_inline)) void score(int n, const struct queries *q, int is_f16) {
-    const int size = q->stage->head_size;
+/* Ask for a head of the block after next: blocks lie far apart, so the processor does not guess it. */
+static inline void prefetch(const struct queries *q, int position, int is_value, int is_f16) {
+    if (position >= q->positions) return;
+    const uint8_t *head = of_head(q->stage, q->blocks[position / LANES], q->layer, is_value, q->kv_head);
+    const int bytes = LANES * q->stage->head_size * (is_f16 ? 2 : 4);
+    for (int at = 0; at < bytes; at += 64) _mm_prefetch((const char *)head + at, _MM_HINT_T0);
+}
+
+/* ``blocks`` at a time: a sum waits four cycles for the one before it, and others fill them. */
+static inline __attribute__((always_inline)) void score(int n, int blocks, const struct queries *q, int is_f16) {
+    const int size = q->stage->head_size, last = (q->positions - 1) / LANES;
     const __m512 scale = _mm512_set1_ps(q->stage->attention_scale), none = _mm512_set1_ps(-INFINITY);
-    for (int first = 0; first < q->positions; first += LANES) {
-        const uint8_t *keys = of_head(q->stage, q->blocks[first / LANES], q->layer, 0, q->kv_head);
-        __m512 sums[QUERIES_MAX];
-        for (int i = 0; i < n; i++) sums[i] = _mm512_setzero_ps();
-        for (int dimension = 0; dimension < size; dimension++) {
-            const __m512 key = load_cache(keys, (size_t)dimension * LANES, is_f16);
-            for (int i = 0; i < n; i++) sums[i] = _mm512_fmadd_ps(key, _mm512_set1_ps(q->from[i][dimension]), sums[i]);
+    for (int first = 0; first < q->positions; first += blocks * LANES) {
+        const uint8_t *keys[2];
+        __m512 sums[QUERIES_MAX][2];
+        for (int block = 0; block < blocks; block++) {
+            const int index = first / LANES + block;
+            keys[block] = of_head(q->stage, q->blocks[index < last ? index : last], q->layer, 0, q->kv_head);
+            prefetch(q, first + (blocks + block) * LANES, 0, is_f16);
+            for (int i = 0; i < n; i++) sums[i][block] = _mm512_setzero_ps();
         }
-        for (int i = 0; i < n; i++) {
-            const int left = q->seen[i] - first;
-            const __mmask16 lanes = left >= LANES ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
-            _mm512_storeu_ps(q->scores + (size_t)i * q->stride + first,
-                             _mm512_mask_mov_ps(none, lanes, _mm512_mul_ps(sums[i], scale)));
+        for (int dimension = 0; dimension < size; dimension++) {
+            for (int block = 0; block < blocks; block++) {
+                const __m512 key = load_cache(keys[block], (size_t)dimension * LANES, is_f16);
+                for (int i = 0; i < n; i++)
+                    sums[i][block] = _mm512_fmadd_ps(key, _mm512_set1_ps(q->from[i][dimension]), sums[i][block]);
+            }
+        }
+        for (int block = 0; block < blocks && first + block * LANES < q->positions; block++) {
+            for (int i = 0; i < n; i++) {
+                const int at = first + block * LANES, left = q->seen[i] - at;
+                const __mmask16 lanes = left >= LANES ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
+                _mm512_storeu_ps(q->scores + (size_t)i * q->stride + at,
+                                 _mm512_mask_mov_ps(none, lanes, _mm512_mul_ps(sums[i][block], scale)));
+            }
         }
     }
 }
@@ -99,14 +118,18 @@ static inline __attribute__((always_inline)) void mix(int n, int slices, int sli
     __m512 sums[QUERIES_MAX][4];
     for (int i = 0; i < n; i++)
         for (int s = 0; s < slices; s++) sums[i][s] = _mm512_setzero_ps();
-    for (int position = 0; position < q->positions; position++) {
-        const uint8_t *values = of_head(q->stage, q->blocks[position / LANES], q->layer, 1, q->kv_head);
-        __m512 value[4];
-        for (int s = 0; s < slices; s++)
-            value[s] = load_cache(values, (size_t)(position % LANES) * size + slice + s * LANES, is_f16);
-        for (int i = 0; i < n; i++) {
-            const __m512 weight = _mm512_set1_ps(q->scores[(size_t)i * q->stride + position]);
-            for (int s = 0; s < slices; s++) sums[i][s] = _mm512_fmadd_ps(value[s], weight, sums[i][s]);
+    for (int first = 0; first < q->positions; first += LANES) {
+        const uint8_t *values = of_head(q->stage, q->blocks[first / LANES], q->layer, 1, q->kv_head);
+        const int here = q->positions - first < LANES ? q->positions - first : LANES;
+        if (!slice) prefetch(q, first + LANES, 1, is_f16);
+        for (int lane = 0; lane < here; lane++) {
+            __m512 value[4];
+            for (int s = 0; s < slices; s++)
+                value[s] = load_cache(values, (size_t)lane * size + slice + s * LANES, is_f16);
+            for (int i = 0; i < n; i++) {
+                const __m512 weight = _mm512_set1_ps(q->scores[(size_t)i * q->stride + first + lane]);
+                for (int s = 0; s < slices; s++) sums[i][s] = _mm512_fmadd_ps(value[s], weight, sums[i][s]);
+            }
         }
     }
     for (int i = 0; i < n; i++)
@@ -114,10 +137,11 @@ static inline __attribute__((always_inline)) void mix(int n, int slices, int sli
 }
 
 static inline __attribute__((always_inline)) void together(int n, const struct queries *q, int is_f16) {
-    score(n, q, is_f16);
+    score(n, n <= 6 ? 2 : 1, q, is_f16);
     for (int i = 0; i < n; i++) soften(q->scores + (size_t)i * q->stride, q->positions);
+    const int slices = n <= 6 ? 4 : 2;
     int slice = 0;
-    for (; slice + 2 * LANES <= q->stage->head_size; slice += 2 * LANES) mix(n, 2, slice, q, is_f16);
+    for (; slice + slices * LANES <= q->stage->head_size; slice += slices * LANES) mix(n, slices, slice, q, is_f16);
     for (; slice < q->stage->head_size; slice += LANES) mix(n, 1, slice, q, is_f16);
 }
 
