@@ -158,8 +158,8 @@ def _draw(
     scenario: Scenario, events: list[LogEvent], result: RunResult, into: Into, file: Path | None
 ) -> None:
     if into.html is not None:
-        above = heading(scenario, result, file)
-        page = diagram(events, above, spans=spans(scenario, result), request_of=Requests())
+        above = heading(scenario, result, file, events)
+        page = diagram(events, above, spans=spans(scenario, events), request_of=Requests())
         write_atomically(into.html, page)
 
 

@@ -13,7 +13,9 @@ from cli.seed_works import hang
 from odsi_proto.cli import sim, sim_run, sim_swarm
 from odsi_proto.cli.sim_draw import Drawing
 from odsi_proto.cli.sim_file import FILE_BYTES_MAX, FORMAT, ScenarioFile, read_scenario, save_scenario
-from odsi_proto.testing.simulation import CheckFailure, FaultKind, RunResult, Scenario
+from odsi_proto.statemachine.table import Verdict
+from odsi_proto.statemachine.tables import TABLES
+from odsi_proto.testing.simulation import CheckFailure, Fault, FaultKind, RunResult, Scenario, SimOptions
 from odsi_proto.testing.simulation import run as simulate
 from odsi_proto.testing.simulation import scenario as scenario_module
 
@@ -74,6 +76,22 @@ def test_a_run_is_drawn(odsi: Here, tmp_path: Path) -> None:
     assert odsi("sim", "run", "--seed=3", *SMALL, "--quiet", "--html", html).code == 0
     assert "seed 3" in html.read_text()
     assert [file.name for file in tmp_path.iterdir()] == ["run.html"]
+
+
+def test_a_diagram_counts_the_faults_that_its_log_has(odsi: Here, tmp_path: Path) -> None:
+    """Its heading used to count what was planned, and no rogue was in the log."""
+    plan = (
+        Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="status-never"),
+        Fault(at_us=1_000, kind=FaultKind.PAUSE, target="stage-0", for_us=2_000),
+        Fault(at_us=1_000_000_000, kind=FaultKind.PAUSE, target="stage-0", for_us=2_000),
+    )
+    scenario = Scenario(seed=1, options=SimOptions(tokens=2), plan=plan)
+    (tmp_path / "x.json").write_text(scenario.to_json())
+    log, html = tmp_path / "x.log", tmp_path / "x.html"
+    assert odsi("sim", "replay", tmp_path / "x.json", "--quiet", "--log", log, "--html", html).code == 0
+    faults = [line for line in log.read_text().splitlines() if " fault " in line]
+    assert [line.split()[-2:] for line in faults] == [["status-never", "stage-1"], ["2", "ms"]]
+    assert "<dt>faults</dt><dd>2 of 3 planned</dd>" in html.read_text()
 
 
 def test_options_override_the_draw(odsi: Here) -> None:
@@ -182,6 +200,14 @@ def test_a_swarm_says_what_no_seed_reached(odsi: Here) -> None:
     }
     assert reached["session"]["known"] == reached["session"]["reached"] + len(reached["session"]["missed"])
     assert "status" in reached["timers"]
+
+
+def test_a_swarm_counts_rows_of_the_tables_and_names_those_that_it_missed(odsi: Here) -> None:
+    reached = odsi("sim", "swarm", "--seeds=1", "--without=all", "--json").events[-1]["reached"]
+    for table in TABLES:
+        rows = {str(row) for row in table.rows if row.verdict is not Verdict.IMPOSSIBLE}
+        assert reached[table.name]["known"] == len(rows)
+        assert set(reached[table.name]["missed"]) < rows
 
 
 def test_a_seed_that_takes_too_long_has_failed_and_is_saved(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from odsi_proto.testing.simulation import LogEvent, Scenario, SimOptions, run
+from odsi_proto.testing.simulation import Fault, FaultKind, LogEvent, Scenario, SimOptions, run
 
 HONEST = Scenario(seed=1, options=SimOptions(), plan=())
 
@@ -26,6 +26,28 @@ def test_observing_a_run_does_not_change_it() -> None:
 
     assert observed == run(HONEST)
     assert events
+
+
+def test_a_rogue_is_in_the_log_as_a_fault_and_again_when_it_deviates() -> None:
+    rogue = Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="commit-never")
+    events: list[LogEvent] = []
+
+    result = run(Scenario(seed=1, options=SimOptions(), plan=(rogue,)), observe=events.append)
+
+    faults = [(event.at_us, event.node, event.text) for event in events if event.kind == "fault"]
+    assert faults == [(0, "stage-1", "rogue commit-never stage-1")]
+    assert [event.node for event in events if event.text == "deviates: commit-never"] == ["stage-1"]
+    assert result.coverage.deviations == {"commit-never"}
+
+
+def test_a_rogue_whose_moment_never_comes_has_not_deviated() -> None:
+    """Only a last stage says ATTACHED."""
+    rogue = Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="rows-before-the-path-is-ready")
+
+    result = run(Scenario(seed=1, options=SimOptions(), plan=(rogue,)))
+
+    assert result.coverage.fault_kinds == {"rogue"}
+    assert result.coverage.deviations == set()
 
 
 @pytest.mark.parametrize("seeds", [(0, 3)])
