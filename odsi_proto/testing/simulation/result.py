@@ -48,7 +48,8 @@ class Coverage:
     """(table, state, input), by their names."""
     timer_reasons: frozenset[str] = frozenset()
     error_codes: frozenset[str] = frozenset()
-    """Names of codes in closes, refusals and failures that endpoints caused."""
+    """Names of codes in closes, refusals and failures that endpoints caused, and of those that requests
+    ended with."""
     fault_kinds: frozenset[str] = frozenset()
     """Values of the kinds that happened."""
     deviations: frozenset[str] = frozenset()
