@@ -146,11 +146,6 @@ def test_a_bare_scenario_is_a_scenario_file(tmp_path: Path) -> None:
     assert read_scenario(tmp_path / "bare.json").scenario == scenario
 
 
-def test_the_corpus_is_made_of_scenario_files_that_say_what_used_to_happen() -> None:
-    corpus = Path(__file__).parents[1] / "simulation" / "corpus"
-    assert all(read_scenario(file).comment for file in corpus.glob("*.json"))
-
-
 def test_a_scenario_that_holds_can_not_be_minimised(odsi: Here, tmp_path: Path) -> None:
     content = ScenarioFile(scenario=Drawing.of(stages=1, tokens=2, without=("all",)).scenario(3))
     file = save_scenario(tmp_path, content)
