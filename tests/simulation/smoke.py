@@ -99,8 +99,18 @@ ROWS: Mapping[str, tuple[SimOptions, tuple[Fault, ...]]] = {
         replace(PLAIN, limits_set=(("retained_outputs_max", 1),)),
         (_fault(_K.DUPLICATE_STEP, "client-0", for_us=100_000, amount=1),),
     ),
+    "more-bytes-under-way-than-a-stage-takes": (
+        replace(
+            PLAIN,
+            prompt_positions=16,
+            row_width=32,
+            stream_window_bytes=64,
+            limits_set=(("incoming_bytes_max", 1_024),),
+        ),
+        (),
+    ),
 }
-"""Rows that neither a fault nor a deviation alone comes to."""
+"""Rows that neither a fault nor a deviation alone comes to, and a limit that honest clients do not know."""
 
 
 def smoke_set() -> Iterator[tuple[str, Scenario]]:

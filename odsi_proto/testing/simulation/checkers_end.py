@@ -237,5 +237,12 @@ def possible_codes(world: "World") -> frozenset[int]:
 
 _TIGHT_TIMES = frozenset({"request_idle_us_max", "open_us_max", "clock_skew_s", "streams_per_connection_max"})
 _TIGHT_ROOM = frozenset(
-    {"parked_steps_max", "parked_bytes_max", "requests_max", "queued_steps_max", "queued_bytes_max"}
+    {
+        "parked_steps_max",
+        "parked_bytes_max",
+        "requests_max",
+        "queued_steps_max",
+        "queued_bytes_max",
+        "incoming_bytes_max",
+    }
 )

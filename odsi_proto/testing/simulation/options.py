@@ -168,6 +168,7 @@ _TIGHT: Mapping[str, Sequence[int]] = MappingProxyType(
         "abandoned_us_max": (1_000, 50_000),
         "queued_bytes_max": (64, 512),
         "parked_bytes_max": (64, 512),
+        "incoming_bytes_max": (512, 4_096),
     }
 )
 """Values at which a limit is met in a short run. One more belongs at the end: limits have a stream of

@@ -34,6 +34,7 @@ _LIMITS: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "abandoned_us_max": (50_000, 1_000),
         "queued_bytes_max": (512, 64),
         "parked_bytes_max": (512, 64),
+        "incoming_bytes_max": (4_096, 512),
     }
 )
 """Values at which a limit is met in a short run."""
