@@ -67,7 +67,7 @@ def save_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.group(epilog=examples("odsi sim run --seed 7 --html run.html", "odsi sim swarm --seeds 500"))
+@click.group(epilog=examples("odsi sim run --seed 39 --html run.html", "odsi sim swarm --seeds 500"))
 def sim() -> None:
     """Run the state machines on a hostile network in virtual time.
 
@@ -79,9 +79,9 @@ def sim() -> None:
 @sim.command(
     short_help="Run one seed and show what happens.",
     epilog=examples(
-        "odsi sim run --seed 7",
-        "odsi sim run --seed 7 --without all --stages 3 --tokens 20 --quiet",
-        "odsi sim run --seed 7 --quiet --html run.html --log run.log",
+        "odsi sim run --seed 39",
+        "odsi sim run --seed 39 --without all --stages 3 --tokens 20 --quiet",
+        "odsi sim run --seed 39 --quiet --html run.html --log run.log",
     ),
 )
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), required=True, help="Decides everything.")
@@ -174,8 +174,8 @@ def swarm(
 @sim.command(
     short_help="Run a saved scenario again.",
     epilog=examples(
-        "odsi sim replay sim-failures/seed-7.json",
-        "odsi sim replay seed-7.json --quiet --html run.html",
+        "odsi sim replay sim-failures/seed-1187.json",
+        "odsi sim replay seed-1187.json --quiet --html run.html",
     ),
 )
 @click.argument("file", type=FILE)
@@ -193,7 +193,7 @@ def replay(file: Path, quiet: bool, pieces: bool, log: Path | None, html: Path |
 @sim.command(
     short_help="Find the smallest scenario that fails like FILE.",
     epilog=examples(
-        "odsi sim minimise sim-failures/seed-7.json", "odsi sim minimise seed-7.json --out small.json"
+        "odsi sim minimise sim-failures/seed-1187.json", "odsi sim minimise seed-1187.json --out small.json"
     ),
 )
 @click.argument("file", type=FILE)

@@ -52,6 +52,8 @@ class ScenarioFile:
 
 def read_scenario(file: Path) -> ScenarioFile:
     """Read a scenario file; ``ConfigError`` names the file and the place."""
+    if file.exists() and not file.is_file():  # a pipe that nobody writes into would be read for ever
+        raise ConfigError(f"{file}: not a regular file, so it is no scenario")
     try:
         with file.open("rb") as opened:
             raw = opened.read(FILE_BYTES_MAX + 1)
@@ -91,7 +93,7 @@ def save_scenario(directory: Path, content: ScenarioFile) -> Path:
         if not target.exists():
             write_atomically(target, text)
             return target
-        if target.read_text(encoding="utf-8", errors="replace") == text:
+        if target.is_file() and target.read_text(encoding="utf-8", errors="replace") == text:
             return target
     raise ConfigError(
         f"{directory} has {NAMES_MAX} scenarios of seed {content.scenario.seed}: move them away"

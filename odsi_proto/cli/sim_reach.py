@@ -1,4 +1,4 @@
-"""What runs reached, out of all there is: cells of the tables, timers, error codes, faults."""
+"""What runs reached, out of all there is: rows of the tables, timers, error codes, faults."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,15 +32,11 @@ class Reach:
 
 
 def reaches(coverage: Coverage) -> Iterator[Reach]:
-    """Per table its cells that peers can reach, then timers, codes and faults."""
+    """Per table its rows that are not impossible, then codes and faults."""
     for table in TABLES:
-        cells = [
-            (table.name, state.name, received.name)
-            for state, received, cell in table.cells()
-            if cell.verdict is not Verdict.IMPOSSIBLE
-        ]
-        missed = tuple(f"{s} + {i}" for n, s, i in cells if (n, s, i) not in coverage.transitions)
-        yield Reach(name=table.name, is_table=True, reached=len(cells) - len(missed), missed=missed)
+        rows = [row for row in table.rows if row.verdict is not Verdict.IMPOSSIBLE]
+        missed = tuple(str(row) for row in rows if not coverage.has_passed(table.name, row))
+        yield Reach(name=table.name, is_table=True, reached=len(rows) - len(missed), missed=missed)
     yield _of("error_codes", (code.name for code in ErrorCode), coverage.error_codes)
     yield _of("faults", (kind.value for kind in FaultKind), coverage.fault_kinds)
 
@@ -68,7 +64,7 @@ def reach_table(coverage: Coverage) -> "RichTable":
     made.add_column("of what")
     made.add_column("not reached", style="dim")
     for reach in reaches(coverage):
-        name = f"cells of the {reach.name} table" if reach.is_table else reach.name.replace("_", " ")
+        name = f"rows of the {reach.name} table" if reach.is_table else reach.name.replace("_", " ")
         made.add_row(f"{reach.reached} of {reach.known}", name, _some(reach.missed))
     for name, reached in (("timers", coverage.timer_reasons), ("deviations", coverage.deviations)):
         if reached:

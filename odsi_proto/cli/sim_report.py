@@ -1,11 +1,12 @@
 """How a simulated run is told: to programs, to people, and above its diagram."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from odsi_proto.cli.sim_reach import reach_fields
 from odsi_proto.testing.diagram import Finding, Heading, Span
-from odsi_proto.testing.simulation import CheckFailure, Outcome, RunResult, Scenario
+from odsi_proto.testing.simulation import CheckFailure, LogEvent, Outcome, RunResult, Scenario
 
 COMPLETED = "completed"
 """What is counted beside the names of error codes."""
@@ -71,12 +72,13 @@ def outcome_counts(result: RunResult) -> Counter[str]:
     return Counter(outcome.code or COMPLETED for outcome in result.outcomes)
 
 
-def heading(scenario: Scenario, result: RunResult, file: Path | None) -> Heading:
-    """What stands above the diagram."""
+def heading(scenario: Scenario, result: RunResult, file: Path | None, events: Sequence[LogEvent]) -> Heading:
+    """What stands above the diagram; ``events`` are the whole log, and its faults are those counted."""
+    happened, planned = sum(event.kind == "fault" for event in events), len(scenario.plan)
     facts = (
         ("stages", str(scenario.options.stages)),
         ("tokens", str(scenario.options.tokens)),
-        ("faults", str(len(scenario.plan))),
+        ("faults", str(planned) if happened == planned else f"{happened} of {planned} planned"),
         ("simulated", f"{result.simulated_us / 1e6:.3f} s"),
         ("digest", result.digest[:16]),
     )
@@ -88,17 +90,20 @@ def heading(scenario: Scenario, result: RunResult, file: Path | None) -> Heading
     )
 
 
-def spans(scenario: Scenario, result: RunResult) -> tuple[Span, ...]:
-    """The faults that lasted; none lasts longer than the run."""
+def spans(scenario: Scenario, events: Sequence[LogEvent]) -> tuple[Span, ...]:
+    """The faults of the log that lasted; none lasts longer than until the run heals, or ends."""
+    happened = {(event.at_us, event.text) for event in events if event.kind == "fault"}
+    healed = (event.at_us for event in events if (event.kind, event.text) == ("phase", "heal"))
+    end_us = next(healed, events[-1].at_us if events else 0)
     return tuple(
         Span(
             node=fault.target,
             from_us=fault.at_us,
-            to_us=min(fault.until_us, scenario.options.safety_us, result.simulated_us),
+            to_us=min(fault.until_us, end_us),
             label=str(fault),
         )
         for fault in scenario.plan
-        if fault.for_us
+        if fault.for_us and (fault.at_us, str(fault)) in happened
     )
 
 

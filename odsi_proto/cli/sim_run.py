@@ -35,11 +35,16 @@ class Into:
     log: Path | None
     html: Path | None
 
-    def check(self) -> None:
-        """``ConfigError`` if a file can not be written."""
-        for target in (self.log, self.html):
+    def check(self, source: Path | None = None) -> None:
+        """``ConfigError`` if a file can not be written, or is another of them or ``source``."""
+        named = {"--log": self.log, "--html": self.html}
+        taken = {} if source is None else {source.resolve(): "the scenario"}
+        for option, target in named.items():
             if target is not None:
                 check_writable(target)
+                other = taken.setdefault(target.resolve(), option)
+                if other != option:
+                    raise ConfigError(f"{option} {target} is {other} too: name another file")
 
 
 def run_seed(seed: int, drawing: Drawing, into: Into, save_dir: Path, output: Output) -> None:
@@ -60,7 +65,7 @@ def run_seed(seed: int, drawing: Drawing, into: Into, save_dir: Path, output: Ou
 
 def replay_file(file: Path, into: Into, output: Output) -> None:
     """Run a scenario file again; ``CheckFailedError`` if it breaks a rule."""
-    into.check()
+    into.check(file)
     found = read_scenario(file)
     events, result = _play(found.scenario, into, output)
     _draw(found.scenario, events, result, into, file)
@@ -158,8 +163,8 @@ def _draw(
     scenario: Scenario, events: list[LogEvent], result: RunResult, into: Into, file: Path | None
 ) -> None:
     if into.html is not None:
-        above = heading(scenario, result, file)
-        page = diagram(events, above, spans=spans(scenario, result), request_of=Requests())
+        above = heading(scenario, result, file, events)
+        page = diagram(events, above, spans=spans(scenario, events), request_of=Requests())
         write_atomically(into.html, page)
 
 

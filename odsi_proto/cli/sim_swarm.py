@@ -84,9 +84,8 @@ def run_swarm(plan: SwarmPlan, output: Output) -> None:
                     progress(f"{tally.seeds_per_minute:,.0f} seeds/min", tally.seeds, len(plan.seeds))
                     if len(tally.failing) >= plan.failures_max:
                         break
-    finally:
-        if tally.seeds:
-            tally.report()
+    finally:  # also of no seed: whoever pressed Ctrl-C at once shall not take silence for an answer
+        tally.report()
     if tally.failing:
         raise CheckFailedError(
             f"{len(tally.failing)} of {tally.seeds} seeds failed; look at one: "
@@ -153,8 +152,9 @@ class _Tally:
             "simulated_hours_per_minute": round(hours_per_minute, 2),
             "reached": reach_fields(self.coverage, names_missed=True),
         }
-        outcomes = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.most_common())
-        self.output.table(reach_table(self.coverage))
+        outcomes = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.most_common()) or "none"
+        if self.seeds:
+            self.output.table(reach_table(self.coverage))
         self.output.emit(
             "swarm",
             fields,

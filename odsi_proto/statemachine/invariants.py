@@ -113,8 +113,8 @@ def _waits_are_timed(state: StageState | ClientState, limits: Limits) -> Finding
 def _requests_are_bounded(state: StageState | ClientState, limits: Limits) -> Findings:
     if not isinstance(state, StageState):
         return
-    if len(state.requests) > limits.requests_max:
-        yield f"{len(state.requests)} requests are open"
+    if len(state.requests) + len(state.unanswered) > limits.requests_max:
+        yield f"{len(state.requests)} requests are open, {len(state.unanswered)} await the executor's answers"
     for request, record in state.requests.items():
         parked, running = record.in_state(StepState.PARKED), record.in_state(StepState.RUNNING)
         if len(parked) > limits.parked_steps_max:

@@ -12,6 +12,10 @@ S = TypeVar("S", bound=Enum)
 I = TypeVar("I", bound=Enum)  # noqa: E741 - the field's letter for an input alphabet
 
 
+NAMES_SHOWN_MAX = 4
+"""Of a row's states and inputs: enough to tell it from every other."""
+
+
 class Verdict(Enum):
     """What a cell says of its input."""
 
@@ -51,6 +55,9 @@ class Row(Generic[S, I]):
     reason: str = ""
     code: ErrorCode = ErrorCode.NO_ERROR
 
+    def __str__(self) -> str:
+        return f"{_some(self.states)} + {_some(self.inputs)} ({self.verdict.value}, {self.spec})"
+
 
 class Table(Generic[S, I]):
     """All cells of one machine."""
@@ -70,8 +77,10 @@ class Table(Generic[S, I]):
         self.inputs = tuple(inputs)
         self.initial = initial
         self.terminal = terminal
+        self.rows = tuple(rows)
+        """The rules as they were written down: what coverage is counted in."""
         self._cells: dict[tuple[S, I], Cell[S]] = {}
-        for row in rows:
+        for row in self.rows:
             for state, received in product(row.states, row.inputs):
                 if (state, received) in self._cells:
                     raise ValueError(f"{name}: two rows for {received.name} in {state.name}")
@@ -96,6 +105,13 @@ class Table(Generic[S, I]):
         """Every cell, states in order, inputs in order: what snapshots and drawings are made from."""
         for state, received in product(self.states, self.inputs):
             yield state, received, self._cells[state, received]
+
+
+def _some(members: tuple[Enum, ...]) -> str:
+    """Their names, shortened: a row of all inputs would fill a line."""
+    names = [member.name for member in members[:NAMES_SHOWN_MAX]]
+    more = len(members) - len(names)
+    return "/".join(names) + (f" and {more} more" if more else "")
 
 
 def legal(states: tuple[S, ...], inputs: tuple[I, ...], to: S | None, spec: str) -> Row[S, I]:

@@ -1,7 +1,9 @@
 """``odsi sim`` as a user meets it: results, files, exit codes, and input that is no scenario."""
 
 import json
+import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ from cli.seed_works import hang
 from odsi_proto.cli import sim, sim_run, sim_swarm
 from odsi_proto.cli.sim_draw import Drawing
 from odsi_proto.cli.sim_file import FILE_BYTES_MAX, FORMAT, ScenarioFile, read_scenario, save_scenario
-from odsi_proto.testing.simulation import CheckFailure, FaultKind, RunResult, Scenario
+from odsi_proto.cli.sim_swarm import SeedReport, SeedWork
+from odsi_proto.cli.sim_workers import Done
+from odsi_proto.statemachine.table import Verdict
+from odsi_proto.statemachine.tables import TABLES
+from odsi_proto.testing.simulation import CheckFailure, Fault, FaultKind, RunResult, Scenario, SimOptions
 from odsi_proto.testing.simulation import run as simulate
 from odsi_proto.testing.simulation import scenario as scenario_module
 
@@ -76,6 +82,22 @@ def test_a_run_is_drawn(odsi: Here, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["run.html"]
 
 
+def test_a_diagram_counts_the_faults_that_its_log_has(odsi: Here, tmp_path: Path) -> None:
+    """Its heading used to count what was planned, and no rogue was in the log."""
+    plan = (
+        Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="status-never"),
+        Fault(at_us=1_000, kind=FaultKind.PAUSE, target="stage-0", for_us=2_000),
+        Fault(at_us=1_000_000_000, kind=FaultKind.PAUSE, target="stage-0", for_us=2_000),
+    )
+    scenario = Scenario(seed=1, options=SimOptions(tokens=2), plan=plan)
+    (tmp_path / "x.json").write_text(scenario.to_json())
+    log, html = tmp_path / "x.log", tmp_path / "x.html"
+    assert odsi("sim", "replay", tmp_path / "x.json", "--quiet", "--log", log, "--html", html).code == 0
+    faults = [line for line in log.read_text().splitlines() if " fault " in line]
+    assert [line.split()[-2:] for line in faults] == [["status-never", "stage-1"], ["2", "ms"]]
+    assert "<dt>faults</dt><dd>2 of 3 planned</dd>" in html.read_text()
+
+
 def test_options_override_the_draw(odsi: Here) -> None:
     scenario = Drawing.of(stages=2, tokens=3, without=("all",)).scenario(11)
     assert (scenario.options.stages, scenario.options.tokens, scenario.plan) == (2, 3, ())
@@ -126,11 +148,6 @@ def test_a_bare_scenario_is_a_scenario_file(tmp_path: Path) -> None:
     scenario = Scenario.draw(17)
     (tmp_path / "bare.json").write_text(scenario.to_json())
     assert read_scenario(tmp_path / "bare.json").scenario == scenario
-
-
-def test_the_corpus_is_made_of_scenario_files_that_say_what_used_to_happen() -> None:
-    corpus = Path(__file__).parents[1] / "simulation" / "corpus"
-    assert all(read_scenario(file).comment for file in corpus.glob("*.json"))
 
 
 def test_a_scenario_that_holds_can_not_be_minimised(odsi: Here, tmp_path: Path) -> None:
@@ -184,6 +201,14 @@ def test_a_swarm_says_what_no_seed_reached(odsi: Here) -> None:
     assert "status" in reached["timers"]
 
 
+def test_a_swarm_counts_rows_of_the_tables_and_names_those_that_it_missed(odsi: Here) -> None:
+    reached = odsi("sim", "swarm", "--seeds=1", "--without=all", "--json").events[-1]["reached"]
+    for table in TABLES:
+        rows = {str(row) for row in table.rows if row.verdict is not Verdict.IMPOSSIBLE}
+        assert reached[table.name]["known"] == len(rows)
+        assert set(reached[table.name]["missed"]) < rows
+
+
 def test_a_seed_that_takes_too_long_has_failed_and_is_saved(
     odsi: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,17 +222,40 @@ def test_a_seed_that_takes_too_long_has_failed_and_is_saved(
     assert read_scenario(tmp_path / "seed-0.json").scenario == Scenario.draw(0)
 
 
-def test_ctrl_c_ends_a_swarm_with_what_was_done_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_ends_a_swarm_with_its_report_and_leaves_no_process(
+    number: signal.Signals, code: int, message: str, tmp_path: Path
+) -> None:
+    """Of a swarm that had finished no seed yet there used to be no report."""
     with program("sim", "swarm", "--seeds=100000", "--jobs=2", "--json", "--save-dir", tmp_path) as running:
         # The processes exist once the program has children that are marked as its own.
         while len(running.descendants()) < 2:
             assert running.process.poll() is None
         children = running.descendants()
-        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(number)
         outcome = running.finish(END_S_MAX)
-        assert outcome.code == 130
-        assert outcome.events[-1] == {"event": "error", "code": 130, "message": "interrupted"}
+        swarm, error = outcome.events
+        assert outcome.code == code
+        assert (swarm["event"], swarm["failed"]) == ("swarm", 0)
+        assert error == {"event": "error", "code": code, "message": message}
         wait_for_ends(children, END_S_MAX)
+
+
+def test_an_interrupted_swarm_reports_the_seeds_that_were_done(
+    odsi: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(work: SeedWork, seeds: range, **_options: object) -> Iterator[Done[SeedReport]]:
+        yield from (Done(seed=seed, result=work(seed)) for seed in seeds[:2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sim_swarm, "run_seeds", interrupted)
+    outcome = odsi("sim", "swarm", "--seeds=9", *SMALL)
+    assert (outcome.code, outcome.message) == (130, "interrupted")
+    assert "rows of the session table" in outcome.out
+    assert "2 seeds, 0 failed; requests: " in outcome.out
 
 
 SCENARIO = json.loads(Scenario.draw(1).to_json())
@@ -254,6 +302,30 @@ def test_a_file_of_something_else_is_refused(content: bytes, says: str, odsi: He
     file.write_bytes(content)
     outcome = odsi("sim", "replay", file)
     assert (outcome.code, says in outcome.message) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["replay", "minimise"])
+def test_a_pipe_is_no_scenario(command: str, odsi: Here, tmp_path: Path) -> None:
+    """It used to be waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    outcome = odsi("sim", command, tmp_path / "pipe")
+    assert (outcome.code, "not a regular file" in outcome.message) == (2, True)
+
+
+def test_two_outputs_are_not_written_into_one_file(odsi: Here, tmp_path: Path) -> None:
+    """The diagram used to replace the log."""
+    same = tmp_path / "." / "x"
+    outcome = odsi("sim", "run", "--seed=3", *SMALL, "--log", tmp_path / "x", "--html", same)
+    assert (outcome.code, outcome.out, list(tmp_path.iterdir())) == (2, "", [])
+    assert "is --log too" in outcome.message
+
+
+@pytest.mark.parametrize("option", ["--log", "--html"])
+def test_a_replay_does_not_write_over_its_scenario(option: str, odsi: Here, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(Scenario.draw(1).to_json())
+    outcome = odsi("sim", "replay", tmp_path / "x.json", option, tmp_path / "x.json")
+    assert (outcome.code, "is the scenario too" in outcome.message) == (2, True)
+    assert (tmp_path / "x.json").read_text() == Scenario.draw(1).to_json()
 
 
 @pytest.mark.parametrize(

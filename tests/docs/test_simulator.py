@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from odsi_proto.testing.simulation import FaultKind, checkers
+from odsi_proto.cli import main as cli_main
+from odsi_proto.testing.simulation import FaultKind, LogEvent, Scenario, checkers, run
 from odsi_proto.testing.simulation.checker import Checker
 
 PAGE = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+EXAMPLE = re.compile(r"odsi sim run --seed (\d+)")
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -27,6 +29,23 @@ def test_the_documented_tests_pass(program: str) -> None:
     assert tests
     for test in tests:
         test()
+
+
+def test_the_first_example_completes_with_some_faults_to_see() -> None:
+    """It used to be a run in which no path came to be."""
+    scenario = Scenario.draw(int(EXAMPLE.findall(PAGE)[0]))
+    events: list[LogEvent] = []
+    result = run(scenario, observe=events.append)
+    kinds = {event.text.split()[0] for event in events if event.kind == "fault"}
+    assert result.failure is None
+    assert [outcome.code for outcome in result.outcomes] == [""]
+    assert len(kinds) > 1
+
+
+def test_every_example_is_of_the_same_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    cli_main.run(["sim", "--help"])
+    cli_main.run(["sim", "run", "--help"])
+    assert len(set(EXAMPLE.findall(PAGE + capsys.readouterr().out))) == 1
 
 
 @pytest.mark.parametrize("kind", FaultKind, ids=lambda kind: kind.value)

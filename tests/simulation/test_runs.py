@@ -4,11 +4,20 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-from odsi_proto.testing.simulation import LogEvent, Scenario, SimOptions, run
+from odsi_proto.testing.simulation import Fault, FaultKind, LogEvent, Scenario, SimOptions, run
 
 HONEST = Scenario(seed=1, options=SimOptions(), plan=())
+
+EVENTS_OF_TEN_RUNS = """
+from hashlib import sha256
+from odsi_proto.testing.simulation import Fault, FaultKind, Scenario, SimOptions, run
+
+rogue = Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="step-again")
+for scenario in (*map(Scenario.draw, range(9)), Scenario(seed=9, options=SimOptions(), plan=(rogue,))):
+    texts = sha256()
+    result = run(scenario, observe=lambda event: texts.update(f"{event!r}\\n".encode()))
+    print(scenario.seed, result.events_count, texts.hexdigest(), result.digest)
+"""
 
 
 def test_a_request_without_faults_gets_all_its_tokens() -> None:
@@ -28,18 +37,33 @@ def test_observing_a_run_does_not_change_it() -> None:
     assert events
 
 
-@pytest.mark.parametrize("seeds", [(0, 3)])
-def test_the_same_seeds_make_the_same_bytes_whatever_the_hash_seed(seeds: tuple[int, int]) -> None:
-    program = (
-        "from odsi_proto.testing.simulation import Scenario, run\n"
-        f"for seed in range(*{seeds}):\n"
-        "    events = []\n"
-        "    result = run(Scenario.draw(seed), observe=lambda event: events.append(str(event)))\n"
-        "    print(result.digest, hash(tuple(events)) == hash(tuple(events)), len(events), events[-1])\n"
-    )
+def test_a_rogue_is_in_the_log_as_a_fault_and_again_when_it_deviates() -> None:
+    rogue = Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="commit-never")
+    events: list[LogEvent] = []
+
+    result = run(Scenario(seed=1, options=SimOptions(), plan=(rogue,)), observe=events.append)
+
+    faults = [(event.at_us, event.node, event.text) for event in events if event.kind == "fault"]
+    assert faults == [(0, "stage-1", "rogue commit-never stage-1")]
+    assert [event.node for event in events if event.text == "deviates: commit-never"] == ["stage-1"]
+    assert result.coverage.deviations == {"commit-never"}
+
+
+def test_a_rogue_whose_moment_never_comes_has_not_deviated() -> None:
+    """Only a last stage says ATTACHED."""
+    rogue = Fault(at_us=0, kind=FaultKind.ROGUE, target="stage-1", name="rows-before-the-path-is-ready")
+
+    result = run(Scenario(seed=1, options=SimOptions(), plan=(rogue,)))
+
+    assert result.coverage.fault_kinds == {"rogue"}
+    assert result.coverage.deviations == set()
+
+
+def test_the_same_scenarios_make_the_same_events_whatever_the_hash_seed() -> None:
+    """Every field of every event counts, not only the short forms that the digest of a run is over."""
     printed = [
         subprocess.run(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", EVENTS_OF_TEN_RUNS],
             capture_output=True,
             text=True,
             check=True,
@@ -49,3 +73,4 @@ def test_the_same_seeds_make_the_same_bytes_whatever_the_hash_seed(seeds: tuple[
     ]
 
     assert printed[0] == printed[1]
+    assert len(printed[0].splitlines()) == 10

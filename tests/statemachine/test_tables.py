@@ -105,6 +105,11 @@ def test_no_row_is_dead_because_its_state_is_never_reached(table: Table[Any, Any
 
 
 @BY_NAME
+def test_every_row_has_a_name_of_its_own(table: Table[Any, Any]) -> None:
+    assert len({str(row) for row in table.rows}) == len(table.rows)
+
+
+@BY_NAME
 def test_no_input_is_impossible_everywhere(table: Table[Any, Any]) -> None:
     living = [(received, cell) for state, received, cell in table.cells() if state is not table.terminal]
     assert {received for received, cell in living if cell.verdict is not Verdict.IMPOSSIBLE} == set(

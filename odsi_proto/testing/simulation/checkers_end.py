@@ -94,7 +94,7 @@ class Bounded(Checker):
         held = self._open.setdefault(life(process), {})
         held[effect.request] = held.get(effect.request, 0) + 1
         limits = self.world.limits
-        steps_max = getattr(limits, "queued_steps_max", 1 << 30) + limits.parked_steps_max
+        steps_max = limits.queued_steps_max + limits.parked_steps_max
         if held[effect.request] > steps_max:
             self.fail(process, f"{held[effect.request]} steps with the executor, {steps_max} may be")
 
@@ -236,4 +236,13 @@ def possible_codes(world: "World") -> frozenset[int]:
 
 
 _TIGHT_TIMES = frozenset({"request_idle_us_max", "open_us_max", "clock_skew_s", "streams_per_connection_max"})
-_TIGHT_ROOM = frozenset({"parked_steps_max", "requests_max", "queued_steps_max", "queued_bytes_max"})
+_TIGHT_ROOM = frozenset(
+    {
+        "parked_steps_max",
+        "parked_bytes_max",
+        "requests_max",
+        "queued_steps_max",
+        "queued_bytes_max",
+        "incoming_bytes_max",
+    }
+)

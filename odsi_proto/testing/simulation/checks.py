@@ -105,6 +105,8 @@ class Checks:
             ended_us=world.heap.now_us,
         )
         world.outcomes.append(outcome)
+        if outcome.code:
+            world.coverage.error_codes.add(outcome.code)
         brief = f"{request.name} ended, {outcome.code or 'complete'}, {len(outcome.tokens)} tokens"
         world.log.note(world.heap.now_us, process.name, "call", brief)
 

@@ -32,11 +32,7 @@ class Injector:
     def schedule(self, plan: tuple[Fault, ...]) -> None:
         """Let every fault happen at its instant."""
         for fault in plan:
-            if fault.kind is _K.ROGUE:
-                self._world.coverage.fault_kinds.add(fault.kind)
-                self._world.coverage.deviations.add(fault.name)
-            else:
-                self._world.heap.at(fault.at_us, self._apply, fault)
+            self._world.heap.at(fault.at_us, self._apply, fault)
 
     def heal(self) -> None:
         """End everything that lasts; nothing goes wrong from here on."""
@@ -93,7 +89,7 @@ class Injector:
                 client = next(each for each in world.clients if each is process)
                 process.deliver(client.cancel_all)
             case _:
-                pass  # of a stage, and this is none: from_json and draw_plan make no such fault
+                pass  # a rogue is one from its start; faults of stages come to no other process
 
     def _apply_to_stage(self, fault: Fault, stage: StageProcess) -> bool:
         """Whether the fault is one that only stages have."""

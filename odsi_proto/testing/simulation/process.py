@@ -75,6 +75,8 @@ class Process(ABC):
         self._inbox: list[tuple[Callable[..., None], tuple[object, ...]]] = []
         self._armed: tuple[int, int] | None = None
         self._timers = 0
+        self._acted = 0
+        """How often its rogue has deviated, as far as the log has shown it."""
         self._read_until_us = 0
         self._dialled: dict[ConnectionId, str] = {}
         self._pauses_us: dict[str, int] = {}
@@ -142,7 +144,8 @@ class Process(ABC):
         if deadline is None or deadline[0] > self.now:
             self.rearm()
             return
-        self.world.coverage.timer_reasons.add(deadline[1])
+        if self.is_honest:
+            self.world.coverage.timer_reasons.add(deadline[1])
         self.world.log.note(self.world.heap.now_us, self.name, "timer", deadline[1])
         self.act("timer", lambda: self.endpoint.timer(now=self.now))
 
@@ -298,6 +301,8 @@ class Process(ABC):
         except Exception as error:
             world.checks.bug(self, what, error)
             return False
+        if isinstance(self.endpoint, Rogue):
+            self._note_deviation(self.endpoint)
         if effects:
             world.checks.called(self, effects)
             for effect in effects:
@@ -306,6 +311,13 @@ class Process(ABC):
         if self.is_up:
             self.rearm()
         return True
+
+    def _note_deviation(self, rogue: Rogue) -> None:
+        """Show when its moment comes: the fault itself is shown where the plan has it."""
+        if len(rogue.acted) > self._acted:
+            self.world.coverage.deviations.add(self.deviation)
+            self.world.log.show(self.world.heap.now_us, self.name, "effect", f"deviates: {self.deviation}")
+        self._acted = len(rogue.acted)
 
     def _perform(self, effect: RogueEffect) -> None:
         world = self.world

@@ -1,7 +1,10 @@
 """What a run comes to: how requests ended, what failed, what was reached."""
 
 from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
 
+from odsi_proto.statemachine.table import Row
 from odsi_proto.testing.simulation.faults import FaultKind
 
 
@@ -45,11 +48,17 @@ class Coverage:
     """(table, state, input), by their names."""
     timer_reasons: frozenset[str] = frozenset()
     error_codes: frozenset[str] = frozenset()
-    """Names of codes in closes, refusals and failures that endpoints caused."""
+    """Names of codes in closes, refusals and failures that endpoints caused, and of those that requests
+    ended with."""
     fault_kinds: frozenset[str] = frozenset()
     """Values of the kinds that happened."""
     deviations: frozenset[str] = frozenset()
-    """Names of the rogue's."""
+    """Names of the rogue's, of those whose moment came."""
+
+    def has_passed(self, machine: str, row: Row[Any, Any]) -> bool:
+        """Whether an honest node came to one of the cells that a row makes in the table ``machine``."""
+        cells = product(row.states, row.inputs)
+        return any((machine, state.name, received.name) in self.transitions for state, received in cells)
 
     def merge(self, other: "Coverage") -> "Coverage":
         """What either reached."""

@@ -32,6 +32,9 @@ _LIMITS: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "handshake_us_max": (200_000, 20_000),
         "status_delay_us": (0, 100_000),
         "abandoned_us_max": (50_000, 1_000),
+        "queued_bytes_max": (512, 64),
+        "parked_bytes_max": (512, 64),
+        "incoming_bytes_max": (4_096, 512),
     }
 )
 """Values at which a limit is met in a short run."""
