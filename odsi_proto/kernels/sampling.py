@@ -56,7 +56,7 @@ class Sampler:
 
     def pick(self, logits: Tensor) -> int:
         """The next token; logits that are not finite are a ``ModelError``."""
-        if not bool(torch.isfinite(logits).all()):
+        if not bool(torch.isfinite(torch.stack(torch.aminmax(logits))).all()):
             raise ModelError("the logits have a value that is not finite")
         if self.sampling.is_greedy:
             return int(logits.argmax())

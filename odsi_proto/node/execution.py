@@ -1,8 +1,10 @@
-"""The execution queue: one worker thread that runs steps, so that the event loop never computes.
+"""The execution queue: one worker thread that runs steps, so that QUIC is served meanwhile.
 
-torch releases the interpreter lock inside its operators; QUIC keeps being served meanwhile. Jobs
-run in the order they were given, which keeps the steps of a request in order. Reservations are no
-jobs: the loop makes them, and the worker only looks them up.
+Kernels let go of the interpreter lock. But the way to another thread and back costs a decode step some
+0.5 ms, because whoever has the lock goes on for a while; that is more than a stage of a small model
+computes. So a step that is known to be short runs in the event loop, where packets wait for it less
+than they wait for a timer. Jobs start in the order they were given, and one at a time, which keeps the
+steps of a request in order. Reservations are no jobs: the loop makes them, and a job only looks them up.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeAlias
 
 import structlog
 import torch
@@ -23,7 +25,8 @@ from odsi_proto.units import Micros
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
+INLINE_US_MAX = 3_000
+"""What a step may take in the event loop: a tenth of an ACK delay, and of what a person notices."""
 
 
 class ExecutionQueue:
@@ -37,6 +40,10 @@ class ExecutionQueue:
         self._worker = ThreadPoolExecutor(
             1, thread_name_prefix="odsi-execution", initializer=torch.set_num_threads, initargs=(threads,)
         )
+        torch.set_num_threads(threads)
+        self._with_worker = 0
+        self._decode_us = INLINE_US_MAX + 1
+        """What a step of one position took last; unknown at first."""
 
     def reserve(self, effect: Reserve) -> str | None:
         """Set state aside, at once: nobody's OPEN waits for compute. None, or why it does not fit."""
@@ -49,7 +56,7 @@ class ExecutionQueue:
             return f"no memory for {effect.positions_max} positions: {type(error).__name__}"
         return None
 
-    def run(self, effect: Run, answer: Callable[["Outcome"], None]) -> None:
+    def run(self, effect: Run, answer: "Answer") -> None:
         """Run a step; ``answer`` gets its rows or its failure, with the times of both ends."""
 
         def job() -> Outcome:
@@ -71,7 +78,8 @@ class ExecutionQueue:
             # Bytes: an endpoint retains them, and what it holds never changes.
             return Outcome(started_us, now_us(), memoryview(bytes(rows)), "")
 
-        self._submit(job, answer)
+        # Not here: the effects that came with this one go first, and jobs start in their order.
+        self._loop.call_soon(self._start, job, effect.count, answer)
 
     def release(self, effect: Release) -> None:
         """Give state back; of a request that holds none, nothing. Its queued steps end unrun."""
@@ -82,14 +90,30 @@ class ExecutionQueue:
         """Finish the job under way and drop the rest."""
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, job: Callable[[], T], answer: Callable[[T], None]) -> None:
+    def _start(self, job: "Job", count: int, answer: "Answer") -> None:
+        if count == 1 and not self._with_worker and self._decode_us <= INLINE_US_MAX:
+            self._done(job(), count, answer)
+        else:
+            self._submit(job, count, answer)
+
+    def _submit(self, job: "Job", count: int, answer: "Answer") -> None:
         def work() -> None:
-            result = job()
+            outcome = job()
             with suppress(RuntimeError):  # the loop has ended, and with it whoever waits
-                self._loop.call_soon_threadsafe(answer, result)
+                self._loop.call_soon_threadsafe(back, outcome)
+
+        def back(outcome: Outcome) -> None:
+            self._with_worker -= 1
+            self._done(outcome, count, answer)
 
         with suppress(RuntimeError):  # the queue is shut down
             self._worker.submit(work)
+            self._with_worker += 1
+
+    def _done(self, outcome: "Outcome", count: int, answer: "Answer") -> None:
+        if count == 1:
+            self._decode_us = outcome.finished_us - outcome.started_us
+        answer(outcome)
 
 
 class Outcome:
@@ -106,3 +130,7 @@ class Outcome:
         self.reason = reason
         self.bug = bug
         """A traceback, where the failure is our own; logged by the loop, once the request has its answer."""
+
+
+Job: TypeAlias = Callable[[], Outcome]
+Answer: TypeAlias = Callable[[Outcome], None]
