@@ -232,7 +232,7 @@ class NativeHead(HeadBackend):
         rows = rows.float().contiguous()
         count, width = rows.shape
         out = torch.empty(count, self._head.rows)
-        scratch = torch.empty(count * (width + 2 * (width // GROUP_COLUMNS + 1) + width // 4 + LANES))
+        scratch = torch.empty(count * (width + 3 * (width // GROUP_COLUMNS + 1) + width // 2 + LANES))
         native.odsi_head(
             ctypes.byref(self._head),
             self._norm.data_ptr(),
@@ -247,7 +247,7 @@ class NativeHead(HeadBackend):
 
 
 def _name(profile: NumericProfile) -> str:
-    numbers = "float32" if profile is NumericProfile.FLOAT32 else "packed weights, eight-bit rows"
+    numbers = "float32" if profile is NumericProfile.FLOAT32 else "packed weights, rows of 8 to 16 bits"
     return f"native, AVX-512, {numbers}"
 
 

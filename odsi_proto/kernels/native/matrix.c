@@ -9,22 +9,53 @@
 
 #define ROWS_MAX 8
 
-void quantise(const struct input *in, int first, int end) {
+/* A group has fine bytes if its largest value squared is above this share of the mean over the groups of its
+ * row. At 1/2 some 40 % have them, and the divergence from binary32 is a tenth of what coarse bytes alone
+ * leave (SmolLM2-135M: KL 4.0e-3 without, 4.5e-4 so, 7e-7 with fine bytes everywhere). */
+#define FINE_SHARE 0.5f
+
+static inline __m128i bytes_of(__m512i numbers) { return _mm512_cvtsepi32_epi8(numbers); }
+
+static inline float peak_of(const float *values) {
+    const __m512 low = _mm512_loadu_ps(values), high = _mm512_loadu_ps(values + LANES);
+    return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+}
+
+/* One group of 32 values with the largest magnitude ``peak``. */
+static inline void quantise_group(const struct input *in, size_t g, float peak, int is_fine) {
+    const float *values = in->rows + g * GROUP;
+    const __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f * 256.0f / peak : 0.0f);
+    const __m512i half = _mm512_set1_epi32(128);
+    __m128i *codes = (__m128i *)(in->codes + g * 2 * GROUP);
+    __m512i sum = _mm512_setzero_si512();
+    for (int part = 0; part < 2; part++) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + part * LANES), inverse));
+        /* The nearest multiple of 256, and what is left of it: from -128 to 127. */
+        const __m512i coarse = _mm512_srai_epi32(_mm512_add_epi32(whole, half), 8);
+        const __m512i rounded = _mm512_slli_epi32(coarse, 8);
+        _mm_storeu_si128(codes + part, bytes_of(coarse));
+        _mm_storeu_si128(codes + 2 + part, bytes_of(_mm512_sub_epi32(whole, rounded)));
+        sum = _mm512_add_epi32(sum, is_fine ? whole : rounded);
+    }
+    in->is_fine[g] = (uint8_t)is_fine;
+    in->scales[g] = peak / (127.0f * 256.0f);
+    in->sums[g] = in->scales[g] * (float)_mm512_reduce_add_epi32(sum);
+}
+
+void quantise(const struct input *in) {
     const int groups = in->columns / GROUP;
-    for (int row = first; row < end; row++) {
+    for (int row = 0; row < in->count; row++) {
+        const size_t first = (size_t)row * groups;
+        float energy = 0.0f;
         for (int group = 0; group < groups; group++) {
-            const size_t at = (size_t)row * in->columns + (size_t)group * GROUP;
-            const __m512 low = _mm512_loadu_ps(in->rows + at), high = _mm512_loadu_ps(in->rows + at + 16);
-            const float peak = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            const float scale = peak / 127.0f;
-            const __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
-            const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-            const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-            _mm_storeu_si128((__m128i *)(in->codes + at), _mm512_cvtsepi32_epi8(a));
-            _mm_storeu_si128((__m128i *)(in->codes + at + 16), _mm512_cvtsepi32_epi8(b));
-            const size_t g = (size_t)row * groups + group;
-            in->scales[g] = scale;
-            in->sums[g] = scale * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+            const float peak = peak_of(in->rows + (first + group) * GROUP);
+            in->scales[first + group] = peak;
+            energy += peak * peak;
+        }
+        const float bound = energy / (float)groups * FINE_SHARE;
+        for (int group = 0; group < groups; group++) {
+            const float peak = in->scales[first + group];
+            quantise_group(in, first + group, peak, peak * peak > bound);
         }
     }
 }
@@ -87,9 +118,12 @@ static inline __attribute__((always_inline)) void tile_codes(int n, int is_q4, c
         }
         for (int row = 0; row < n; row++) {
             const size_t g = (size_t)(first + row) * groups + group;
-            const int32_t *quads = (const int32_t *)(in->codes + g * GROUP);
+            const int32_t *coarse = (const int32_t *)(in->codes + g * 2 * GROUP), *fine = coarse + 8;
             __m512i dot = _mm512_setzero_si512();
-            for (int j = 0; j < 8; j++) dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(quads[j]));
+            for (int j = 0; j < 8; j++) dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(coarse[j]));
+            dot = _mm512_slli_epi32(dot, 8); /* below 2^29: 32 times 255 times 128 times 256 */
+            if (in->is_fine[g])
+                for (int j = 0; j < 8; j++) dot = _mm512_dpbusd_epi32(dot, codes[j], _mm512_set1_epi32(fine[j]));
             const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(in->scales[g]));
             sums[row] = _mm512_fmadd_ps(both, _mm512_cvtepi32_ps(dot), sums[row]);
             sums[row] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(in->sums[g]), sums[row]);

@@ -36,12 +36,16 @@ struct matrix {
     const uint8_t *data;
 };
 
-/* Rows on their way into a matrix: as they are, and, for Q4 and Q8, as int8 in groups of 32. */
+/* Rows on their way into a matrix: as they are, and, for Q4 and Q8, as bytes in groups of 32. A value is
+ * scale * (256 * coarse + fine), both signed. One byte a value is where most of the error of a packed model
+ * comes from, and most of that from the few groups with large values: those have a second, fine byte, the
+ * others have 0 there. Which groups do depends on their row alone. */
 struct input {
     const float *rows;  /* [count, columns] */
-    int8_t *codes;      /* [count, columns] */
-    float *scales;      /* [count, columns / 32]: a value is scale * code */
-    float *sums;        /* [count, columns / 32]: scale * sum of the group's codes */
+    int8_t *codes;      /* [count, columns / 32, 2, 32]: the coarse bytes of a group, then the fine ones */
+    float *scales;      /* [count, columns / 32] */
+    float *sums;        /* [count, columns / 32]: of the group's values as the codes have them */
+    uint8_t *is_fine;   /* [count, columns / 32]: whether the fine bytes count */
     int32_t count, columns;
 };
 
@@ -68,7 +72,7 @@ struct place {
     int32_t position;
 };
 
-void quantise(const struct input *in, int first, int end);
+void quantise(const struct input *in);
 void multiply(const struct matrix *matrix, const struct input *in, const float *bias, int adds,
               float *out, int32_t stride, int threads);
 void attend(const struct stage *stage, int layer, const struct place *places, int count, const float *heads,

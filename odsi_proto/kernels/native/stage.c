@@ -53,6 +53,7 @@ static void activate(const float *row, int width, float *out) {
 struct scratch {
     float *normal, *wide, *mixed, *scales, *sums, *scores;
     int8_t *codes;
+    uint8_t *is_fine;
 };
 
 static int widest(const struct stage *stage) {
@@ -75,7 +76,7 @@ static int32_t scores_for(int32_t positions) { return (positions + LANES) / LANE
 int64_t odsi_scratch(const struct stage *stage, int32_t count, int32_t positions) {
     const int64_t rows = count < CHUNK ? count : CHUNK, input = widest_input(stage);
     const int64_t scores = (int64_t)QUERIES_MAX * stage->threads * scores_for(positions);
-    return rows * (stage->width + widest(stage) + input + input / 4 + 2 * (input / GROUP + 1)) + scores + 7 * LANES;
+    return rows * (stage->width + widest(stage) + input + input / 2 + 3 * (input / GROUP + 1)) + scores + 7 * LANES;
 }
 
 static struct scratch lay_out(const struct stage *stage, int rows, float *memory) {
@@ -85,16 +86,17 @@ static struct scratch lay_out(const struct stage *stage, int rows, float *memory
     scratch.wide = scratch.normal + rows * (size_t)stage->width;
     scratch.mixed = scratch.wide + rows * (size_t)widest(stage);
     scratch.codes = (int8_t *)(scratch.mixed + rows * input);
-    scratch.scales = (float *)scratch.codes + rows * (input / 4);
+    scratch.scales = (float *)scratch.codes + rows * (input / 2);
     scratch.sums = scratch.scales + rows * (input / GROUP + 1);
-    scratch.scores = scratch.sums + rows * (input / GROUP + 1);
+    scratch.is_fine = (uint8_t *)(scratch.sums + rows * (input / GROUP + 1));
+    scratch.scores = scratch.sums + 2 * rows * (input / GROUP + 1);
     return scratch;
 }
 
 /* Rows on their way into matrices; the codes are only used by packed ones, and cost little. */
 static struct input inputs(const struct scratch *scratch, const float *rows, int count, int columns) {
-    const struct input in = {rows, scratch->codes, scratch->scales, scratch->sums, count, columns};
-    if (columns % GROUP == 0) quantise(&in, 0, count);
+    const struct input in = {rows, scratch->codes, scratch->scales, scratch->sums, scratch->is_fine, count, columns};
+    if (columns % GROUP == 0) quantise(&in);
     return in;
 }
 
@@ -163,12 +165,13 @@ void odsi_run(const struct stage *stage, const struct place *places, int32_t cou
 void odsi_head(const struct matrix *head, const float *norm, float epsilon, const float *rows, int32_t count,
                float *out, float *memory, int32_t threads) {
     const int width = head->columns;
-    float *normal = memory, *scales = memory + (size_t)count * width;
-    float *sums = scales + (size_t)count * (width / GROUP + 1);
-    int8_t *codes = (int8_t *)(sums + (size_t)count * (width / GROUP + 1));
+    const size_t groups = (size_t)count * (width / GROUP + 1);
+    float *normal = memory, *scales = memory + (size_t)count * width, *sums = scales + groups;
+    uint8_t *is_fine = (uint8_t *)(sums + groups);
+    int8_t *codes = (int8_t *)(sums + 2 * groups);
     for (int row = 0; row < count; row++)
         normalise(rows + (size_t)row * width, norm, width, epsilon, normal + (size_t)row * width);
-    const struct input in = {normal, codes, scales, sums, count, width};
-    if (head->kind != MATRIX_F32) quantise(&in, 0, count);
+    const struct input in = {normal, codes, scales, sums, is_fine, count, width};
+    if (head->kind != MATRIX_F32) quantise(&in);
     multiply(head, &in, NULL, 0, out, head->rows, threads);
 }
