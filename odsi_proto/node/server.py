@@ -30,7 +30,8 @@ DRAIN_S = 2.0
 
 REDIAL_FIRST_S = 0.1
 REDIAL_MAX_S = 5.0
-"""A peer that is down is dialled again after a pause that doubles up to this."""
+"""A peer that is down is dialled again after a pause that doubles up to this, and starts anew once a
+connection has lasted as long: a peer that lets everybody in and closes at once is down, too."""
 
 
 class Node:
@@ -49,7 +50,8 @@ class Node:
         self._progress = progress or no_progress
         self._stopped = asyncio.Event()
         self._redials: dict[ParticipantId, asyncio.Task[None]] = {}
-        self._dialled: dict[ConnectionId, Peer] = {}
+        self._dialled: dict[ConnectionId, tuple[Peer, float]] = {}
+        """Whom each connection leads to, and since when on the loop's clock."""
         self._pauses: dict[ParticipantId, float] = {}
         self._is_leaving = False
 
@@ -127,15 +129,16 @@ class Node:
                 self._execution.release(effect)
             case Established():
                 log.info("established", peer=participant_short(effect.participant))
-                self._pauses.pop(effect.participant, None)
             case _:
                 raise LocalProtocolError(f"an execution node has no {type(effect).__name__}")
 
     def gone(self, connection: ConnectionId, reason: str) -> None:
         """Dial a configured peer again."""
-        peer = self._dialled.pop(connection, None)
+        peer, since_s = self._dialled.pop(connection, (None, 0.0))
         if peer is not None:
             log.warning("peer lost", peer=peer.label, reason=reason)
+            if asyncio.get_running_loop().time() - since_s >= REDIAL_MAX_S:
+                self._pauses.pop(peer.participant, None)
             self._dial_soon(peer)
 
     def _load(self) -> tuple[StageEngine, StageOffer]:
@@ -199,4 +202,4 @@ class Node:
             log.warning("peer not dialled", peer=peer.label, reason=str(error))
             self._dial_soon(peer)
             return
-        self._dialled[connection] = peer
+        self._dialled[connection] = (peer, asyncio.get_running_loop().time())

@@ -78,7 +78,8 @@ class Process(ABC):
         self._acted = 0
         """How often its rogue has deviated, as far as the log has shown it."""
         self._read_until_us = 0
-        self._dialled: dict[ConnectionId, str] = {}
+        self._dialled: dict[ConnectionId, tuple[str, int]] = {}
+        """Whom each connection leads to, and since when."""
         self._pauses_us: dict[str, int] = {}
 
     # What a role adds
@@ -378,17 +379,18 @@ class Process(ABC):
     # Staying connected
 
     def _established(self, effect: Established) -> None:
-        name = self._dialled.get(effect.connection)
-        if name is not None:
-            self._pauses_us.pop(name, None)
+        name, _ = self._dialled.get(effect.connection, ("", 0))
+        if name:
             self.connected[name] = effect.connection
 
     def _gone(self, connection: ConnectionId) -> None:
-        name = self._dialled.pop(connection, None)
-        if name is None:
+        name, since_us = self._dialled.pop(connection, ("", 0))
+        if not name:
             return
         if self.connected.get(name) == connection:
             del self.connected[name]
+        if self.world.heap.now_us - since_us >= REDIAL_MAX_US:
+            self._pauses_us.pop(name, None)
         self._dial_soon(name)
 
     def _dial_soon(self, name: str) -> None:
@@ -401,7 +403,7 @@ class Process(ABC):
             return
 
         def made(connection: ConnectionId) -> None:
-            self._dialled[connection] = name
+            self._dialled[connection] = (name, self.world.heap.now_us)
 
         def failed() -> None:
             self.later(0, self._dial_soon, name)
