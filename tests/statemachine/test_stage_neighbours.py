@@ -6,15 +6,16 @@ from properties.scripted import CLIENT, WIDTH, Bench, Far, signer_of, stage_benc
 
 from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
-from odsi_proto.statemachine.effects import Run
+from odsi_proto.statemachine.effects import Close, Run
 from odsi_proto.statemachine.stage import FORWARDED_RECORDS_MAX, StageEndpoint
 from odsi_proto.statemachine.tables import RequestState
 from odsi_proto.units import Handle, Micros, Position, RequestId, StageIndex
 from odsi_proto.wire import frames as wire
-from odsi_proto.wire.codepoints import ErrorCode
+from odsi_proto.wire.codepoints import ErrorCode, StreamType
 from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.step import StepHeader
 from odsi_proto.wire.tag import root_tag, tag_after
+from odsi_proto.wire.varint import encode_varint
 
 REQUEST = RequestId(b"r" * 16)
 ROW = bytes(4 * WIDTH)
@@ -169,3 +170,39 @@ def test_rows_that_may_still_change_are_not_taken() -> None:
             now=bench.now,
         )
     hash(stage.state)
+
+
+@pytest.mark.spec("STEP-019")
+@pytest.mark.parametrize(("bytes_max", "runs"), [(2 * len(ROW), 2), (2 * len(ROW) - 1, 1)])
+def test_rows_with_the_executor_may_fill_their_bound_and_not_pass_it(bytes_max: int, runs: int) -> None:
+    bench, _, message = open_first(stages_count=2, limits=Limits(queued_bytes_max=bytes_max))
+    far(bench, "successor").say(requests.commit_frame(message, 1, handle=0))
+    for position in range(2):
+        far(bench, "upstream").step(step(position), ROW)
+    assert sum(isinstance(effect, Run) for _, effect in bench.take()) == runs
+
+
+@pytest.mark.spec("WIRE-023")
+@pytest.mark.parametrize(("bytes_max", "runs"), [(2 * len(ROW), 2), (2 * len(ROW) - 1, 1)])
+def test_unfinished_rows_may_fill_their_bound_and_no_step_passes_it(bytes_max: int, runs: int) -> None:
+    """The connection used to be closed, though each of its steps was an honest one."""
+    bench, stage, message = open_first(stages_count=2, limits=Limits(incoming_bytes_max=bytes_max))
+    far(bench, "successor").say(requests.commit_frame(message, 1, handle=0))
+    upstream = far(bench, "upstream")
+    stream = upstream.new_stream()
+    upstream.stream(stream, encode_varint(StreamType.STEP) + step(0).encode()[1:] + ROW[:-1], fin=False)
+    upstream.step(step(1), ROW)
+    upstream.stream(stream, ROW[-1:], fin=True)
+    effects = [effect for _, effect in bench.take()]
+    assert sum(isinstance(effect, Run) for effect in effects) == (runs if runs == 2 else 0)
+    assert not any(isinstance(effect, Close) for effect in effects)
+    assert stage.requests_open == (runs == 2)
+
+
+@pytest.mark.spec("TIME-011")
+def test_a_step_that_was_parked_beyond_its_budget_is_run_with_nothing_left() -> None:
+    bench, _ = open_ready()
+    far(bench, "upstream").step(step(1, remaining_us=50_000), ROW)
+    bench.pass_until(bench.now + 100_000)
+    far(bench, "upstream").step(step(0), ROW)
+    assert [effect.remaining_us for _, effect in bench.take() if isinstance(effect, Run)] == [250_000, 0]
