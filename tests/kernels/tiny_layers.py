@@ -165,7 +165,7 @@ def random_rows(shape: Shape, count: int, seed: int = 0) -> Tensor:
 def run_in_steps(engine: StageEngine, request: bytes, rows: Tensor, sizes: Iterable[int]) -> Tensor:
     """The outputs of ``rows`` at the end of what ``request`` holds, in steps of so many."""
     results = [engine.run(request, engine.positions_held(request), part) for part in rows.split(list(sizes))]
-    return torch.cat(results)
+    return torch.cat([rows[:0], *results])
 
 
 def run_alone(engine: StageEngine, rows: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
