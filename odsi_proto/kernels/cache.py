@@ -112,7 +112,7 @@ class PagedCache:
     def release(self, state: RequestState) -> None:
         """Give back what a request holds."""
         self._drop(state.blocks)
-        state.blocks = []
+        state.blocks, state.positions_held = [], 0  # an export that goes on finds nothing
 
     def fork(self, state: RequestState, positions_max: int) -> RequestState:
         """A second request with the same history: shares the full blocks, copies the last one.

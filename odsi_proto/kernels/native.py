@@ -84,15 +84,23 @@ class _Stage(ctypes.Structure):
     )
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where they were not built or this processor can not run them."""
+    """The compiled kernels; None where they were not built or can not run."""
+    loaded = _load(LIBRARY)
+    return None if isinstance(loaded, str) else loaded
+
+
+@cache
+def _load(path: Path) -> ctypes.CDLL | str:
+    """The library, or in a few words why there is none."""
+    if not path.exists():
+        return "the native kernels were not built: no C compiler when the package was installed"
     try:
-        found = ctypes.CDLL(str(LIBRARY))
-    except OSError:
-        return None
+        found = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"the native kernels can not be loaded: {error}"
     if not found.odsi_is_supported():
-        return None
+        return "this processor has no AVX-512 with VNNI"
     pointer, i32, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
     found.odsi_scratch.restype = ctypes.c_int64
     found.odsi_scratch.argtypes = (pointer, i32, i32)
@@ -102,12 +110,11 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def why_not(config: ModelConfig, profile: NumericProfile) -> str | None:
+def why_not(config: ModelConfig, profile: NumericProfile, library_path: Path = LIBRARY) -> str | None:
     """What keeps the native kernels from running a model here; None if nothing does."""
-    if not LIBRARY.exists():
-        return "the native kernels were not built: no C compiler when the package was installed"
-    if library() is None:
-        return "this processor has no AVX-512 with VNNI"
+    loaded = _load(library_path)
+    if isinstance(loaded, str):
+        return loaded
     multiple = LANES if profile is NumericProfile.FLOAT32 else GROUP_COLUMNS
     sizes = (config.width, config.feed_forward_width, config.heads * config.head_size)
     if any(size % multiple for size in sizes) or config.head_size % LANES:

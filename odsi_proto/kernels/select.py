@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 
 from odsi_proto.errors import ConfigError
@@ -30,12 +31,18 @@ class Choice(NamedTuple):
     reason: str
 
 
-def select(config: ModelConfig, profile: NumericProfile, wanted: BackendKind | None = None) -> Choice:
+def select(
+    config: ModelConfig,
+    profile: NumericProfile,
+    wanted: BackendKind | None = None,
+    *,
+    library_path: Path = native.LIBRARY,
+) -> Choice:
     """The fastest backend that runs ``config`` in ``profile`` here, or ``wanted``.
 
     Raises ``ConfigError`` if what is wanted can not be had.
     """
-    missing = native.why_not(config, profile)
+    missing = native.why_not(config, profile, library_path)
     match wanted:
         case None:
             return Choice(BackendKind.NATIVE if missing is None else BackendKind.TORCH, missing or "")

@@ -155,7 +155,9 @@ class _Layer:
 class TorchLayers(LayersBackend):
     """Layers in float32, or with the packed weights of the file."""
 
-    stability = Stability(batch=False, chunks=False, threads=True)
+    stability = Stability(batch=False, chunks=False, threads=False)
+    """None: products are cut differently for each number of rows, and past some positions for each
+    number of threads."""
 
     def __init__(self, config: ModelConfig, layers: Iterable[LayerWeights], profile: NumericProfile) -> None:
         self.profile = profile

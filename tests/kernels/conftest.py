@@ -17,6 +17,7 @@ from odsi_proto.kernels.tokenizer import TextTokenizer
 from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.manifest import ModelManifest
+from odsi_proto.wire.tensor import NumericProfile
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 
@@ -85,6 +86,12 @@ def client(shipped: GgufFile, manifest: ModelManifest) -> ClientModel:
 def whole(shipped: GgufFile, manifest: ModelManifest) -> StageEngine:
     """All layers in one engine."""
     return StageEngine.load(shipped, manifest, LayerRange(0, 30))
+
+
+@pytest.fixture(scope="session")
+def fast(shipped: GgufFile) -> StageEngine:
+    """The same in the FAST profile."""
+    return StageEngine.load(shipped, None, LayerRange(0, 30), profile=NumericProfile.FAST)
 
 
 @pytest.fixture

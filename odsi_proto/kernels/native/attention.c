@@ -6,7 +6,8 @@
  *
  * Query heads that share keys, and neighbouring rows of one request, are worked on together, so that a
  * key is loaded once for up to 12 queries. What a query sees does not depend on its company: positions
- * after its own have weight 0, and adding 0 times a number changes no bit.
+ * after its own have score -inf, and their values are not added at all, not even 0 times, because a row that
+ * is not finite must not reach those before it.
  */
 #include <float.h>
 #include <math.h>
@@ -53,7 +54,7 @@ struct queries {
     int positions; /* that the last of them sees */
     const float *from[QUERIES_MAX];
     float *to[QUERIES_MAX];
-    int seen[QUERIES_MAX]; /* positions that each sees */
+    int seen[QUERIES_MAX]; /* positions that each sees: the first the fewest */
     float *scores;
     int32_t stride;
 };
@@ -112,26 +113,32 @@ static void soften(float *scores, int positions) {
         _mm512_storeu_ps(scores + at, _mm512_mul_ps(_mm512_loadu_ps(scores + at), inverse));
 }
 
+/* Add one position's value, weighted, to the sums of the queries that see it. */
+static inline __attribute__((always_inline)) void weigh(int n, int slices, int slice, const struct queries *q, int is_f16,
+                                                        int position, int all_see, __m512 sums[QUERIES_MAX][4]) {
+    const int size = q->stage->head_size;
+    const uint8_t *values = of_head(q->stage, q->blocks[position / LANES], q->layer, 1, q->kv_head);
+    __m512 value[4];
+    for (int s = 0; s < slices; s++)
+        value[s] = load_cache(values, (size_t)(position % LANES) * size + slice + s * LANES, is_f16);
+    for (int i = 0; i < n; i++) {
+        if (!all_see && q->seen[i] <= position) continue;
+        const __m512 weight = _mm512_set1_ps(q->scores[(size_t)i * q->stride + position]);
+        for (int s = 0; s < slices; s++) sums[i][s] = _mm512_fmadd_ps(value[s], weight, sums[i][s]);
+    }
+}
+
 /* The values, weighted and summed, ``slices`` registers of each at a time. */
 static inline __attribute__((always_inline)) void mix(int n, int slices, int slice, const struct queries *q, int is_f16) {
-    const int size = q->stage->head_size;
     __m512 sums[QUERIES_MAX][4];
     for (int i = 0; i < n; i++)
         for (int s = 0; s < slices; s++) sums[i][s] = _mm512_setzero_ps();
-    for (int first = 0; first < q->positions; first += LANES) {
-        const uint8_t *values = of_head(q->stage, q->blocks[first / LANES], q->layer, 1, q->kv_head);
-        const int here = q->positions - first < LANES ? q->positions - first : LANES;
-        if (!slice) prefetch(q, first + LANES, 1, is_f16);
-        for (int lane = 0; lane < here; lane++) {
-            __m512 value[4];
-            for (int s = 0; s < slices; s++)
-                value[s] = load_cache(values, (size_t)lane * size + slice + s * LANES, is_f16);
-            for (int i = 0; i < n; i++) {
-                const __m512 weight = _mm512_set1_ps(q->scores[(size_t)i * q->stride + first + lane]);
-                for (int s = 0; s < slices; s++) sums[i][s] = _mm512_fmadd_ps(value[s], weight, sums[i][s]);
-            }
-        }
+    int position = 0;
+    for (; position < q->seen[0]; position++) {
+        if (!slice && position % LANES == 0) prefetch(q, position + LANES, 1, is_f16);
+        weigh(n, slices, slice, q, is_f16, position, 1, sums);
     }
+    for (; position < q->positions; position++) weigh(n, slices, slice, q, is_f16, position, 0, sums);
     for (int i = 0; i < n; i++)
         for (int s = 0; s < slices; s++) _mm512_storeu_ps(q->to[i] + slice + s * LANES, sums[i][s]);
 }
