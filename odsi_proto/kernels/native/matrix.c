@@ -5,6 +5,8 @@
  * prompt is cut in steps, or on the number of threads. Rows go through in blocks of up to 8, for which
  * a tile is unpacked once; what is left goes through the same code with fewer rows.
  */
+#include <math.h>
+
 #include "native.h"
 
 #define ROWS_MAX 8
@@ -16,7 +18,8 @@ void quantise(const struct input *in, int first, int end) {
             const size_t at = (size_t)row * in->columns + (size_t)group * GROUP;
             const __m512 low = _mm512_loadu_ps(in->rows + at), high = _mm512_loadu_ps(in->rows + at + 16);
             const float peak = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            const float scale = peak / 127.0f;
+            /* A maximum passes over what is no number, and a code can not say that it is none: the scale does. */
+            const float scale = _mm512_cmp_ps_mask(low, high, _CMP_UNORD_Q) ? NAN : peak / 127.0f;
             const __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
             const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
             const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
