@@ -5,11 +5,13 @@ Python headers are needed, and it asks the processor before it uses AVX-512.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +43,30 @@ class NativeKernels(BuildHookInterface[Any]):
             build_data["artifacts"].append(f"/{LIBRARY}")
 
 
-def compile_library(root: Path) -> bool:
-    """Compile and link; False, with a word on standard error, where that can not be done."""
+def compile_library(root: Path, environ: Mapping[str, str] = os.environ) -> bool:
+    """Compile and link; False, with a line on standard error, where that can not be done.
+
+    The compiler is ``CC``, which may have arguments and is then the only one tried, or gcc, or cc.
+    """
     (root / LIBRARY).unlink(missing_ok=True)  # a process that has it mapped keeps the old one whole
-    compiler = shutil.which(os.environ.get("CC", "gcc")) or shutil.which("cc")
+    asked = shlex.split(environ.get("CC", ""))
+    path = environ.get("PATH", os.defpath)
+    compiler = next((name for name in asked[:1] or ("gcc", "cc") if shutil.which(name, path=path)), None)
     if compiler is None:
-        sys.stderr.write("odsi-proto: no C compiler: installing without the native kernels\n")
+        missing = f"CC is {asked[0]}, which is not there" if asked else "no C compiler"
+        sys.stderr.write(f"odsi-proto: {missing}: installing without the native kernels\n")
         return False
+    command = (shutil.which(compiler, path=path) or compiler, *asked[1:])
     with tempfile.TemporaryDirectory() as folder:
         objects = []
         for source in sorted((root / FOLDER).glob("*.c")):
             target = Path(folder) / f"{source.stem}.o"
             flags = FLAGS if source.name == PLAIN else (*FLAGS, *AVX512)
-            if not _run(compiler, *flags, "-c", str(source), "-o", str(target)):
+            if not _run(*command, *flags, "-c", str(source), "-o", str(target)):
                 return False
             objects.append(str(target))
         built = Path(folder) / LIBRARY.name
-        if not _run(compiler, "-shared", "-fopenmp", "-o", str(built), *objects, "-lm"):
+        if not _run(*command, "-shared", "-fopenmp", "-o", str(built), *objects, "-lm"):
             return False
         shutil.copy(built, root / LIBRARY)
     return True
@@ -66,5 +75,10 @@ def compile_library(root: Path) -> bool:
 def _run(*command: str) -> bool:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.stderr.write(f"odsi-proto: installing without the native kernels:\n{done.stderr[:2000]}\n")
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        # Compilers lead up to an error with where they are: the line that names it says most.
+        what = next(
+            (line for line in lines if "error" in line), (lines or [f"exit status {done.returncode}"])[0]
+        )
+        sys.stderr.write(f"odsi-proto: {command[0]}: {what[:500]}: installing without the native kernels\n")
     return not done.returncode

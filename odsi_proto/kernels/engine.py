@@ -170,12 +170,14 @@ class StageEngine:
         """Run float32 ``rows`` [count, width] through the layers, continuing at ``first_position``.
 
         Raises ``LocalProtocolError``, with nothing changed, if the state does not end there, if
-        the rows have another width or if the reservation would be passed.
+        the rows have another width or number format or if the reservation would be passed.
         """
         return self.run_batch([StageStep(request_id, first_position, rows)])[0]
 
     def run_batch(self, steps: Sequence[StageStep]) -> list[Tensor]:
         """The rows of steps of different requests, run together; raises as :meth:`run`."""
+        if not steps:
+            return []
         segments = [self._segment(step) for step in steps]
         if len({step.request_id for step in steps}) < len(steps):
             raise LocalProtocolError("two steps of one request in a batch")
@@ -210,13 +212,17 @@ class StageEngine:
 
     def _segment(self, step: StageStep) -> Segment:
         state, (_, first, rows) = self._state(step.request_id), step
-        count = len(rows)
         if first != state.positions_held:
             raise LocalProtocolError(
                 f"a step at position {first}, but the request holds {state.positions_held}"
             )
-        if rows.shape != (count, self.config.width) or not count:
+        count = rows.shape[0] if rows.dim() == 2 else 0
+        if not count or rows.shape[1] != self.config.width:
             raise LocalProtocolError(f"rows of shape {tuple(rows.shape)}, expected width {self.config.width}")
+        if rows.dtype != torch.float32 or rows.device.type != "cpu":
+            raise LocalProtocolError(
+                f"rows of {rows.dtype} on device {rows.device}, expected float32 in main memory"
+            )
         if (end := first + count) > state.positions_max:
             raise LocalProtocolError(
                 f"a step ends at position {end}, the request reserved {state.positions_max}"

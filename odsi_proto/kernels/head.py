@@ -53,8 +53,13 @@ class ClientModel:
 
     def logits(self, row: Tensor) -> Tensor:
         """The float32 logits [vocabulary] that follow ``row``, [width] or [1, width]."""
-        return self.backend.logits(row.view(1, -1))[0]
+        return self.logits_of(row.view(1, -1))[0]
 
     def logits_of(self, rows: Tensor) -> Tensor:
-        """The float32 logits [count, vocabulary] that follow each of ``rows`` [count, width]."""
-        return self.backend.logits(rows)
+        """The float32 logits [count, vocabulary] that follow each of ``rows`` [count, width].
+
+        Raises ``LocalProtocolError`` if they have another width.
+        """
+        if rows.dim() != 2 or rows.shape[1] != self.config.width:
+            raise LocalProtocolError(f"rows of shape {tuple(rows.shape)}, expected width {self.config.width}")
+        return self.backend.logits(rows.float())

@@ -130,6 +130,7 @@ class NativeLayers(LayersBackend):
     def __init__(
         self, config: ModelConfig, layers: Iterable[LayerWeights], profile: NumericProfile, *, threads: int
     ) -> None:
+        assert threads >= 1, "each thread has a share of the scratch memory"
         self.profile = profile
         self.name = _name(profile)
         is_exact = profile is NumericProfile.FLOAT32
@@ -157,6 +158,7 @@ class NativeLayers(LayersBackend):
     def run(self, rows: Tensor, segments: Sequence[Segment], cache: PagedCache) -> Tensor:
         native = library()
         assert native is not None
+        self._check(rows, segments, cache)
         rows = rows.contiguous()
         count, end = len(rows), max(segment.first + segment.length for segment in segments)
         rotation = self._rotary.single(end)
@@ -177,6 +179,18 @@ class NativeLayers(LayersBackend):
             ctypes.byref(stage), places.data_ptr(), count, end, rows.data_ptr(), self._scratch.data_ptr()
         )
         return rows
+
+    def _check(self, rows: Tensor, segments: Sequence[Segment], cache: PagedCache) -> None:
+        """What the C code reads and writes is there: the engine has refused everything else."""
+        stage, shape = self._stage, cache.shape
+        assert rows.dtype is torch.float32
+        assert rows.shape == (sum(segment.length for segment in segments), stage.width)
+        assert (shape.dtype, shape.layers) == (self.cache_dtype, stage.layers_count)
+        assert (shape.kv_heads, shape.head_size) == (stage.kv_heads, stage.head_size)
+        for state, first, length in segments:
+            assert first >= 0
+            assert length >= 1
+            assert first + length <= LANES * len(state.table)
 
     def _layer(self, weights: LayerWeights) -> _Layer:
         return _Layer(
@@ -228,6 +242,7 @@ class NativeHead(HeadBackend):
     def embed(self, token_ids: Sequence[int]) -> Tensor:
         native = library()
         assert native is not None
+        assert all(0 <= token < self._embedding.rows for token in token_ids)
         rows = torch.empty(len(token_ids), self._embedding.columns)
         for row, token in zip(rows, token_ids, strict=True):
             native.odsi_matrix_row(ctypes.byref(self._embedding), token, row.data_ptr())
@@ -238,6 +253,7 @@ class NativeHead(HeadBackend):
         assert native is not None
         rows = rows.float().contiguous()
         count, width = rows.shape
+        assert width == self._head.columns
         out = torch.empty(count, self._head.rows)
         scratch = torch.empty(count * (width + 3 * (width // GROUP_COLUMNS + 1) + width // 2 + LANES))
         native.odsi_head(

@@ -141,9 +141,9 @@ def pair(request: pytest.FixtureRequest, shipped: GgufFile) -> Pair:
     )
 
 
-def log_chances(client: ClientModel, engine: StageEngine, token_ids: list[int]) -> Tensor:
-    """float64 [count, vocabulary]: of the token after each."""
-    return client.logits_of(run_alone(engine, client.embed(token_ids))).double().log_softmax(-1)
+def log_chances(client: ClientModel, engine: StageEngine, token_ids: list[int], first: int = 0) -> Tensor:
+    """[count, vocabulary]: of the token after each, from the ``first`` on."""
+    return client.logits_of(run_alone(engine, client.embed(token_ids))[first:]).log_softmax(-1)
 
 
 def divergence(exact: Tensor, fast: Tensor) -> Tensor:
@@ -154,9 +154,9 @@ def divergence(exact: Tensor, fast: Tensor) -> Tensor:
 def answer_chances(client: ClientModel, engine: StageEngine) -> dict[str, Tensor]:
     """At each place where a reference answer has a token, with the answer fed in."""
     return {
-        case.id: log_chances(client, engine, [*case.prompt_ids, *case.greedy_ids])[
-            len(case.prompt_ids) - 1 : -1
-        ]
+        case.id: log_chances(
+            client, engine, [*case.prompt_ids, *case.greedy_ids[:-1]], len(case.prompt_ids) - 1
+        )
         for case in reference_cases()
     }
 

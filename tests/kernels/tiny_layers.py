@@ -1,7 +1,7 @@
 """Layers of any shape and packing made in memory, and engines of them: a file would only slow a test down."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gguf
 import numpy as np
@@ -74,13 +74,14 @@ def make_engine(
     *,
     blocks: int = 64,
     threads: int = 1,
+    **changes: Tensor,
 ) -> StageEngine:
-    """An engine of ``LAYERS`` layers, the same weights for a shape at every call."""
+    """An engine of ``LAYERS`` layers. A shape has the same weights at every call, but for ``changes``."""
     torch.set_num_threads(threads)  # as StageEngine.load does
     config = shape.config
     choice = select(config, profile, kind)
     generator = torch.Generator().manual_seed(1)
-    weights = [layer_weights(shape, generator) for _ in range(LAYERS)]
+    weights = [replace(layer_weights(shape, generator), **changes) for _ in range(LAYERS)]
     backend = make_layers(choice, config, weights, profile, threads=threads)
     position_bytes = 2 * LAYERS * config.kv_width * backend.cache_dtype.itemsize
     kv_bytes_max = blocks * BLOCK_POSITIONS * position_bytes

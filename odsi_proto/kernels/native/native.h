@@ -80,11 +80,11 @@ void attend(const struct stage *stage, int layer, const struct place *places, in
 void store(const struct stage *stage, int layer, const struct place *place, const float *key,
            const float *value);
 
-/* exp(x) for x <= 88, to 2 units in the last place; 0 below -87. The same bits everywhere. */
+/* exp(x) for x <= 88, to 2 units in the last place; 0 below -87; no number of none. The same bits everywhere. */
 static inline __m512 exp512(__m512 x) {
     const __m512 low = _mm512_set1_ps(-87.0f);
     __mmask16 is_zero = _mm512_cmp_ps_mask(x, low, _CMP_LT_OQ);
-    x = _mm512_max_ps(x, low);
+    x = _mm512_max_ps(low, x); /* in this order: the second of two of which one is no number */
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504089f)),
                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x); /* ln 2 in two parts */

@@ -14,7 +14,8 @@
 
 #define CHUNK 128
 
-/* x / sqrt(mean(x^2) + epsilon) * weight */
+/* x / sqrt(mean(x^2) + epsilon) * weight. A row whose squares leave binary32 becomes no number: divided by
+ * infinity it would be 0, and its keys and values would be wrong without a word. */
 static void normalise(const float *row, const float *weight, int width, float epsilon, float *out) {
     __m512 squares = _mm512_setzero_ps();
     for (int i = 0; i < width; i += LANES) {
@@ -22,7 +23,7 @@ static void normalise(const float *row, const float *weight, int width, float ep
         squares = _mm512_fmadd_ps(value, value, squares);
     }
     const float mean = _mm512_reduce_add_ps(squares) / (float)width;
-    const __m512 inverse = _mm512_set1_ps(1.0f / sqrtf(mean + epsilon));
+    const __m512 inverse = _mm512_set1_ps(isfinite(mean) ? 1.0f / sqrtf(mean + epsilon) : NAN);
     for (int i = 0; i < width; i += LANES) {
         const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(row + i), inverse);
         _mm512_storeu_ps(out + i, _mm512_mul_ps(scaled, _mm512_loadu_ps(weight + i)));
