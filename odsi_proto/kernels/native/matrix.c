@@ -20,9 +20,12 @@ void quantise(const struct input *in, int first, int end) {
             const float peak = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
             /* A maximum passes over what is no number, and a code can not say that it is none: the scale does. */
             const float scale = _mm512_cmp_ps_mask(low, high, _CMP_UNORD_Q) ? NAN : peak / 127.0f;
-            const __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f / peak : 0.0f);
-            const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-            const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+            /* The inverse of less would leave binary32: such a group is 0. */
+            const __m512 inverse = _mm512_set1_ps(peak > 1e-36f ? 127.0f / peak : 0.0f);
+            /* What is no number converts to the smallest integer, and a sum of those has none. */
+            const __m512i least = _mm512_set1_epi32(-127);
+            const __m512i a = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(low, inverse)), least);
+            const __m512i b = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(high, inverse)), least);
             _mm_storeu_si128((__m128i *)(in->codes + at), _mm512_cvtsepi32_epi8(a));
             _mm_storeu_si128((__m128i *)(in->codes + at + 16), _mm512_cvtsepi32_epi8(b));
             const size_t g = (size_t)row * groups + group;
