@@ -28,12 +28,15 @@ static inline float peak_of(const float *values) {
 /* One group of 32 values with the largest magnitude ``peak``. */
 static inline void quantise_group(const struct input *in, size_t g, float peak, int is_fine) {
     const float *values = in->rows + g * GROUP;
-    const __m512 inverse = _mm512_set1_ps(peak > 0.0f ? 127.0f * 256.0f / peak : 0.0f);
-    const __m512i half = _mm512_set1_epi32(128);
+    /* The inverse of less would leave binary32: such a group is 0. */
+    const __m512 inverse = _mm512_set1_ps(peak > 1e-33f ? 127.0f * 256.0f / peak : 0.0f);
+    /* What is no number converts to the smallest integer, and a sum of those has none. */
+    const __m512i half = _mm512_set1_epi32(128), least = _mm512_set1_epi32(-127 * 256);
     __m128i *codes = (__m128i *)(in->codes + g * 2 * GROUP);
     __m512i sum = _mm512_setzero_si512();
     for (int part = 0; part < 2; part++) {
-        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + part * LANES), inverse));
+        const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(values + part * LANES), inverse);
+        const __m512i whole = _mm512_max_epi32(_mm512_cvtps_epi32(scaled), least);
         /* The nearest multiple of 256, and what is left of it: from -128 to 127. */
         const __m512i coarse = _mm512_srai_epi32(_mm512_add_epi32(whole, half), 8);
         const __m512i rounded = _mm512_slli_epi32(coarse, 8);
