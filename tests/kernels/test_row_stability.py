@@ -78,6 +78,23 @@ def test_a_row_is_the_same_alone_and_among_other_requests(engine: StageEngine, c
     assert torch.equal(run_among(engine, ROWS, sizes, company), run_alone(engine, ROWS, sizes))
 
 
+@declaring(lambda stability: stability.batch)
+def test_requests_whose_positions_follow_each_other_are_not_taken_for_one(engine: StageEngine) -> None:
+    # The kernels work on neighbouring rows of one request together, and know them by their positions.
+    rows = [random_rows(SHAPE, held + 1, seed=held) for held in range(1, 9)]
+    names = [b"holds %d" % len(own) for own in rows]
+    for name, own in zip(names, rows, strict=True):
+        engine.open(name, len(own))
+        engine.run(name, 0, own[:-1])
+    found = engine.run_batch(
+        [StageStep(name, len(own) - 1, own[-1:]) for name, own in zip(names, rows, strict=True)]
+    )
+    for name in names:
+        engine.close(name)
+    expected = [run_alone(engine, own, [len(own) - 1, 1])[-1:] for own in rows]
+    assert torch.equal(torch.cat(found), torch.cat(expected))
+
+
 @declaring(lambda stability: stability.chunks)
 def test_a_row_is_the_same_token_by_token_and_at_once(engine: StageEngine, expected: Tensor) -> None:
     assert torch.equal(run_alone(engine, ROWS, [1] * COUNT), expected)
