@@ -99,7 +99,8 @@ def _heading(before: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     return [
         f"{facts['model']}, one thread each, {quick}rounds: {facts['rounds']}{pinned}",
         f"{before['at']}, {before['processor']}, {before['cores']} cores, {before['system']}",
-        f"torch {before['torch']}, load average at the beginning: {_loads(before['load'])}",
+        f"commit {before['commit'] or 'unknown'}, torch {before['torch']}, "
+        f"load average at the beginning: {_loads(before['load'])}",
         f"KL to float32 in nats, mean and greatest of {facts['positions_judged']} positions with the "
         "reference fed in; top-1: the same likeliest token",
     ]

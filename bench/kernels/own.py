@@ -1,5 +1,7 @@
 """Our engine as a runner: whole or cut into stages, and many requests at once."""
 
+import copy
+import ctypes
 import time
 from collections.abc import Sequence
 
@@ -7,13 +9,17 @@ import torch
 from torch import Tensor
 
 from bench.kernels.workload import Workload, tokens_drawn
+from odsi_proto.kernels.backend import LayersBackend
 from odsi_proto.kernels.codecs import decode_rows, encode_rows
 from odsi_proto.kernels.engine import StageEngine, StageStep
 from odsi_proto.kernels.head import ClientModel
 from odsi_proto.kernels.hyperparameters import read_config
+from odsi_proto.kernels.native import NativeLayers
 from odsi_proto.kernels.select import BackendKind
 from odsi_proto.kernels.source import ModelSource
+from odsi_proto.kernels.torch_layers import TorchLayers
 from odsi_proto.routing.path import even_cuts
+from odsi_proto.units import LayerRange
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
 REQUEST = bytes(16)
@@ -36,32 +42,41 @@ class OwnRunner:
         workload: Workload,
         profile: NumericProfile,
         backend: BackendKind | None = None,
-        *,
-        stages: int = 1,
-        codec: ActivationCodec | None = None,
     ) -> "OwnRunner":
-        """Even stages on one thread; raises what ``StageEngine.load`` raises."""
+        """One stage on one thread; raises what ``StageEngine.load`` raises."""
         config = read_config(source)
         # Whole blocks of 16 positions for each request of the largest batch, or for the longest request.
         positions = max(
             workload.positions_max, max(workload.batches) * (workload.context + workload.batch_tokens + 16)
         )
-        engines = [
-            StageEngine.load(
-                source,
-                None,
-                layers,
-                profile=profile,
-                backend=backend,
-                kv_bytes_max=(positions + 16) * len(layers) * config.kv_bytes_per_layer,
-            )
-            for layers in even_cuts(config.layers_count, stages)
-        ]
-        return cls(ClientModel.load(source, None, profile=profile, backend=backend), engines, codec)
+        engine = StageEngine.load(
+            source,
+            None,
+            LayerRange(0, config.layers_count),
+            profile=profile,
+            backend=backend,
+            kv_bytes_max=(positions + 16) * config.layers_count * config.kv_bytes_per_layer,
+        )
+        return cls(ClientModel.load(source, None, profile=profile, backend=backend), [engine])
 
-    def with_codec(self, codec: ActivationCodec) -> "OwnRunner":
-        """The same engines with another codec at the cuts."""
-        return OwnRunner(self.client, self.engines, codec)
+    def cut(self, stages: int, codec: ActivationCodec) -> "OwnRunner":
+        """The same in even stages, with the weights where they are.
+
+        Weights that are loaded again lie in other pages, and that alone made three stages a fifth
+        faster than one.
+        """
+        (whole,) = self.engines
+        engines = [
+            StageEngine(
+                whole.config,
+                layers,
+                _part(whole.backend, layers),
+                whole.choice,
+                whole.kv_bytes_max * len(layers) // len(whole.layers),
+            )
+            for layers in even_cuts(whole.config.layers_count, stages)
+        ]
+        return OwnRunner(self.client, engines, codec)
 
     @property
     def backend(self) -> str:
@@ -94,6 +109,23 @@ class OwnRunner:
     def end(self) -> None:
         for engine in self.engines:
             engine.close(REQUEST)
+
+
+def _part(backend: LayersBackend, layers: LayerRange) -> LayersBackend:
+    """A backend of some of the layers; the benchmark alone needs one, so it reaches inside."""
+    part = copy.copy(backend)
+    match part:
+        case NativeLayers():
+            structures = part._layers[layers.first : layers.end]
+            part._layers = (part._layers._type_ * len(layers))(*structures)
+            part._stage = type(part._stage).from_buffer_copy(part._stage)
+            part._stage.layers = ctypes.addressof(part._layers)
+            part._stage.layers_count = len(layers)
+        case TorchLayers():
+            part._layers = part._layers[layers.first : layers.end]
+        case _:
+            raise AssertionError(f"{backend.name} is not measured in stages")
+    return part
 
 
 class Crowd:

@@ -168,10 +168,11 @@ def stages(bench: Bench) -> Iterator[Measured]:
     work = bench.work
     counts = [count for count in work.stages if count <= read_config(bench.source).layers_count]
     for computes, profile in COMPUTES.items():
-        cut = [OwnRunner.load(bench.source, work, profile, stages=count) for count in counts]
+        whole = OwnRunner.load(bench.source, work, profile)
         for name, codec in CODECS.items():
             contenders = []
-            for count, runner in zip(counts, (each.with_codec(codec) for each in cut), strict=True):
+            for count in counts:
+                runner = whole.cut(count, codec)
                 contenders.append(
                     Contender(
                         name=_many(count, "stage"),
@@ -181,7 +182,7 @@ def stages(bench: Bench) -> Iterator[Measured]:
                 )
             yield take_turns(
                 f"stages-{computes}-{name}",
-                f"stages, {computes} on {cut[0].backend}, {name} at every cut, in one process: "
+                f"stages, {computes} on {whole.backend}, {name} at every cut, in one process: "
                 "decode, tokens/s",
                 contenders,
                 baseline=contenders[0].name,
@@ -194,9 +195,8 @@ def processes(bench: Bench) -> Iterator[Measured]:
     over, single = f"{nodes.STAGES} nodes over QUIC", "one process, same cuts and codec"
     rows, runs = {}, {}
     for name, profile in PROFILES.items():
-        runner = OwnRunner.load(
-            bench.source, bench.work, COMPUTES[profile.computes], stages=nodes.STAGES, codec=profile.codec
-        )
+        whole = OwnRunner.load(bench.source, bench.work, COMPUTES[profile.computes])
+        runner = whole.cut(min(nodes.STAGES, len(whole.engines[0].layers)), profile.codec)
         good = bench.judge_staged(profile.computes, runner)
         rows[name] = [Series(name=label, accuracy=good) for label in (over, single)]
         runs[name] = list[Run]()
