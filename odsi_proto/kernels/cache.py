@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from odsi_proto.errors import CapacityError, LocalProtocolError, Malformed
+from odsi_proto.kernels.memory import large_pages
 
 BLOCK_POSITIONS = 16
 
@@ -84,8 +85,8 @@ class PagedCache:
     def __init__(self, shape: CacheShape, bytes_max: int) -> None:
         self.shape = shape
         self.blocks_count = bytes_max // shape.block_bytes
-        # Not cleared, and not touched: the system gives pages to blocks when they are first written.
-        self.pool = torch.empty(self.blocks_count, shape.block_bytes, dtype=torch.uint8)
+        # Not touched: the system gives pages to blocks when they are first written.
+        self.pool = large_pages(self.blocks_count * shape.block_bytes).view(-1, shape.block_bytes)
         self._free = list(range(self.blocks_count - 1, -1, -1))
         self._holders = [0] * self.blocks_count
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from odsi_proto.kernels.backend import HeadBackend, LayersBackend, Segment, Stability
 from odsi_proto.kernels.cache import PagedCache
 from odsi_proto.kernels.config import ModelConfig
+from odsi_proto.kernels.memory import Arena
 from odsi_proto.kernels.packing import GROUP_COLUMNS, Codes, codes_of
 from odsi_proto.kernels.rotary import Rotary
 from odsi_proto.kernels.weights import HeadWeights, LayerWeights, Matrix
@@ -30,7 +31,6 @@ INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "f
 """What the library needs, as Linux names them."""
 
 _F32, _FOUR_BIT, _EIGHT_BIT = 0, 1, 2
-_ALIGNMENT = 64
 
 
 class _Matrix(ctypes.Structure):
@@ -135,6 +135,7 @@ class NativeLayers(LayersBackend):
         self.name = _name(profile)
         is_exact = profile is NumericProfile.FLOAT32
         self.cache_dtype = torch.float32 if is_exact else torch.float16
+        self._arena = Arena()
         self._kept: list[Tensor] = []
         """What the structures point to."""
         self._rotary = Rotary(config)
@@ -211,7 +212,7 @@ class NativeLayers(LayersBackend):
         )
 
     def _matrix(self, matrix: Matrix) -> _Matrix:
-        packed, structure = _pack(matrix, self.profile)
+        packed, structure = _pack(matrix, self.profile, self._arena)
         self._kept.append(packed)
         return structure
 
@@ -234,10 +235,11 @@ class NativeHead(HeadBackend):
         self._epsilon = config.norm_epsilon
         self._threads = threads
         self._norm = weights.norm.float().contiguous()
-        self._kept, self._embedding = _pack(weights.embedding, profile)
+        arena = Arena()
+        self._kept, self._embedding = _pack(weights.embedding, profile, arena)
         self._head = self._embedding
         if weights.head is not weights.embedding:
-            self._kept_head, self._head = _pack(weights.head, profile)
+            self._kept_head, self._head = _pack(weights.head, profile, arena)
 
     def embed(self, token_ids: Sequence[int]) -> Tensor:
         native = library()
@@ -274,7 +276,7 @@ def _name(profile: NumericProfile) -> str:
     return f"native, AVX-512, {numbers}"
 
 
-def _pack(matrix: Matrix, profile: NumericProfile) -> tuple[Tensor, _Matrix]:
+def _pack(matrix: Matrix, profile: NumericProfile, arena: Arena) -> tuple[Tensor, _Matrix]:
     """The tiles of a matrix as native.h describes them, and the structure that points to them."""
     rows, columns = matrix.shape
     tiles = -(-rows // LANES)
@@ -284,7 +286,7 @@ def _pack(matrix: Matrix, profile: NumericProfile) -> tuple[Tensor, _Matrix]:
     else:
         codes = codes_of(matrix)
         kind, packed = (_EIGHT_BIT if codes.minima is None else _FOUR_BIT), _tiles(codes, tiles)
-    data = _aligned(packed.view(torch.uint8).flatten())
+    data = arena.keep(packed.view(torch.uint8).flatten())
     return data, _Matrix(kind=kind, rows=rows, columns=columns, tiles=tiles, data=data.data_ptr())
 
 
@@ -306,10 +308,3 @@ def _by_group(numbers: Tensor, tiles: int) -> Tensor:
 def _padded(rows: Tensor, tiles: int) -> Tensor:
     missing = tiles * LANES - len(rows)
     return rows if not missing else torch.cat([rows, rows.new_zeros(missing, rows.shape[1])])
-
-
-def _aligned(data: Tensor) -> Tensor:
-    """A copy that begins at a multiple of a cache line."""
-    room = torch.empty(len(data) + _ALIGNMENT, dtype=torch.uint8)
-    start = -room.data_ptr() % _ALIGNMENT
-    return room[start : start + len(data)].copy_(data)

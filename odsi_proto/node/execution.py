@@ -25,8 +25,8 @@ from odsi_proto.units import Micros
 
 log = structlog.get_logger(__name__)
 
-INLINE_US_MAX = 3_000
-"""What a step may take in the event loop: a tenth of an ACK delay, and of what a person notices."""
+INLINE_US_MAX = 10_000
+"""What a step may take in the event loop: well within an ACK delay (25 ms) and a keep-alive (50 ms)."""
 
 
 class ExecutionQueue:
