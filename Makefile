@@ -52,4 +52,4 @@ bench-kernels: $(STAMP) ## the engine beside llama.cpp and transformers, and its
 	$(BIN)/python -m bench.kernels $(BENCH)
 
 clean: ## remove what set-up and runs left
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) odsi_proto/kernels/native/libodsi.so .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

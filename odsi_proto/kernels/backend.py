@@ -1,5 +1,6 @@
 """What computes the layers of a stage: the one interface behind which every way to do it lies."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,3 +70,9 @@ class HeadBackend(ABC):
     @abstractmethod
     def logits(self, rows: Tensor) -> Tensor:
         """The float32 logits [count, vocabulary] after ``rows`` [count, width]."""
+
+
+def usable_threads(wanted: int) -> int:
+    """So many, or as many as this process may run at once: more only take turns."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(wanted, allowed))

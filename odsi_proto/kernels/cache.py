@@ -111,7 +111,7 @@ class PagedCache:
         )
 
     def release(self, state: RequestState) -> None:
-        """Give back what a request holds."""
+        """Give back what a request holds. Its ``table`` stays: a step that runs may still read it."""
         self._drop(state.blocks)
         state.blocks, state.positions_held = [], 0  # an export that goes on finds nothing
 

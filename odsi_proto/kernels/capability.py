@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from odsi_proto import __version__
 from odsi_proto.kernels import native
 from odsi_proto.kernels.engine import StageEngine, StageStep
 from odsi_proto.kernels.hyperparameters import read_config
@@ -207,17 +208,9 @@ def _median_us(work: Callable[[], None]) -> float:
 
 def _fingerprint(source: ModelSource, device: Device, threads: int) -> str:
     library = hashlib.sha256(native.LIBRARY.read_bytes()).hexdigest() if native.LIBRARY.exists() else ""
-    stat = source.path.stat()
-    parts = (
-        FORMAT,
-        asdict(device),
-        torch.__version__,
-        library,
-        threads,
-        str(source.path),
-        stat.st_size,
-        stat.st_mtime,
-    )
+    model = hashlib.sha256(source.metadata).hexdigest()
+    tensors = [(info.name, info.type.name, info.shape) for info in source.tensors.values()]
+    parts = (FORMAT, __version__, asdict(device), torch.__version__, library, threads, model, tensors)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

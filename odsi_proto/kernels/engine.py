@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from odsi_proto.errors import CapacityError, LocalProtocolError
-from odsi_proto.kernels.backend import LayersBackend, Segment
+from odsi_proto.kernels.backend import LayersBackend, Segment, usable_threads
 from odsi_proto.kernels.cache import BLOCK_POSITIONS, CacheShape, PagedCache, RequestState, StateBlock
 from odsi_proto.kernels.codecs import decode_rows, encode_rows
 from odsi_proto.kernels.config import ModelConfig
@@ -85,6 +85,7 @@ class StageEngine:
         ``backend`` asked for can not be had.
         """
         _check_memory(kv_bytes_max)
+        threads = usable_threads(threads)
         torch.set_num_threads(threads)
         config = read_config(source)
         names = check_layers(source, config, layers)

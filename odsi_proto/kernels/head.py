@@ -6,7 +6,7 @@ from typing import Self
 from torch import Tensor
 
 from odsi_proto.errors import LocalProtocolError
-from odsi_proto.kernels.backend import HeadBackend
+from odsi_proto.kernels.backend import HeadBackend, usable_threads
 from odsi_proto.kernels.config import ModelConfig
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.manifest import verify_tensors
@@ -41,7 +41,10 @@ class ClientModel:
         choice = select(config, profile, backend)
         if manifest is not None:
             verify_tensors(source, manifest, names)
-        return cls(config, make_head(choice, config, load_head(source, config), profile, threads=threads))
+        return cls(
+            config,
+            make_head(choice, config, load_head(source, config), profile, threads=usable_threads(threads)),
+        )
 
     def embed(self, token_ids: Sequence[int]) -> Tensor:
         """The float32 rows [count, width] of ``token_ids``."""

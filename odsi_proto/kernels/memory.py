@@ -5,9 +5,12 @@ look-ups of addresses, and a process that waits between tokens finds none of the
 """
 
 import mmap
+from contextlib import suppress
 
 import torch
 from torch import Tensor
+
+from odsi_proto.errors import CapacityError
 
 CHUNK_BYTES = 32 << 20
 """What an arena asks for at once: sixteen large pages."""
@@ -17,9 +20,12 @@ ALIGNMENT = 64
 
 
 def large_pages(bytes_count: int) -> Tensor:
-    """uint8 [bytes_count], zero; a page is only there once it is written."""
-    area = mmap.mmap(-1, max(bytes_count, 1))
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+    """uint8 [bytes_count], zero; a page is only there once it is written. Raises ``CapacityError``."""
+    try:
+        area = mmap.mmap(-1, max(bytes_count, 1))
+    except (OSError, ValueError, OverflowError) as error:
+        raise CapacityError(f"{bytes_count} bytes of memory can not be had: {error}") from error
+    with suppress(OSError, AttributeError):  # a kernel, or a system, that has none
         area.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(area, dtype=torch.uint8)[:bytes_count]
 

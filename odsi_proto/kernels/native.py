@@ -30,6 +30,9 @@ LANES = 16
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "f16c", "fma")
 """What the library needs, as Linux names them."""
 
+_LAYOUT = 1
+"""``LAYOUT`` of native.h."""
+
 _F32, _FOUR_BIT, _EIGHT_BIT = 0, 1, 2
 
 
@@ -94,13 +97,16 @@ def library() -> ctypes.CDLL | None:
 def _load(path: Path) -> ctypes.CDLL | str:
     """The library, or in a few words why there is none."""
     if not path.exists():
-        return "the native kernels were not built: no C compiler when the package was installed"
+        return "the native kernels were not built when the package was installed: no C compiler, or it failed"
     try:
         found = ctypes.CDLL(str(path))
     except OSError as error:
         return f"the native kernels can not be loaded: {error}"
     if not found.odsi_is_supported():
         return "this processor has no AVX-512 with VNNI"
+    layout = _LAYOUT * 10_000 + ctypes.sizeof(_Stage) + ctypes.sizeof(_Layer)
+    if not hasattr(found, "odsi_layout") or found.odsi_layout() != layout:
+        return "the native kernels were built from other sources: install the package again"
     pointer, i32, f32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
     found.odsi_scratch.restype = ctypes.c_int64
     found.odsi_scratch.argtypes = (pointer, i32, i32)

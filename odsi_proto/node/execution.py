@@ -18,6 +18,7 @@ import structlog
 import torch
 
 from odsi_proto.errors import CapacityError, OdsiError
+from odsi_proto.kernels.backend import usable_threads
 from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.node.driver import now_us
 from odsi_proto.statemachine.effects import Release, Reserve, Run
@@ -37,11 +38,14 @@ class ExecutionQueue:
         self._loop = asyncio.get_running_loop()
         # OpenMP keeps the number of compute threads for each thread that starts some: it is set here,
         # in the thread that computes. Set elsewhere, every operator would use all cores and spin.
+        threads = usable_threads(threads)
         self._worker = ThreadPoolExecutor(
             1, thread_name_prefix="odsi-execution", initializer=torch.set_num_threads, initargs=(threads,)
         )
         torch.set_num_threads(threads)
         self._with_worker = 0
+        self._scheduled = 0
+        """Jobs that start in this turn of the loop: of several, none runs in it."""
         self._decode_us = INLINE_US_MAX + 1
         """What a step of one position took last; unknown at first."""
 
@@ -79,6 +83,7 @@ class ExecutionQueue:
             return Outcome(started_us, now_us(), memoryview(bytes(rows)), "")
 
         # Not here: the effects that came with this one go first, and jobs start in their order.
+        self._scheduled += 1
         self._loop.call_soon(self._start, job, effect.count, answer)
 
     def release(self, effect: Release) -> None:
@@ -91,7 +96,9 @@ class ExecutionQueue:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def _start(self, job: "Job", count: int, answer: "Answer") -> None:
-        if count == 1 and not self._with_worker and self._decode_us <= INLINE_US_MAX:
+        self._scheduled -= 1
+        is_alone = not self._with_worker and not self._scheduled
+        if count == 1 and is_alone and self._decode_us <= INLINE_US_MAX:
             self._done(job(), count, answer)
         else:
             self._submit(job, count, answer)
@@ -111,7 +118,7 @@ class ExecutionQueue:
             self._with_worker += 1
 
     def _done(self, outcome: "Outcome", count: int, answer: "Answer") -> None:
-        if count == 1:
+        if count == 1 and outcome.rows is not None:  # one that failed says nothing of one that runs
             self._decode_us = outcome.finished_us - outcome.started_us
         answer(outcome)
 

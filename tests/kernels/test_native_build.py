@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -114,3 +115,17 @@ def test_a_path_of_the_compiler_with_spaces_is_one_word(sources: Path, build: Mo
     compiler = script(folder / "cc", f'echo "$1" >> {log}; exit 1')
     assert not build.compile_library(sources, {"CC": f"'{compiler}' -first", "PATH": os.environ["PATH"]})
     assert log.read_text() == "-first\n"
+
+
+@needs_compiler
+@pytest.mark.parametrize("layout", ["", "int odsi_layout(void) { return 7; }"], ids=["none", "another"])
+def test_a_library_of_other_sources_is_not_called(tmp_path: Path, layout: str) -> None:
+    """After an update without a new installation its structures would be read at wrong places."""
+    (tmp_path / "old.c").write_text(f"int odsi_is_supported(void) {{ return 1; }}\n{layout}\n")
+    library = tmp_path / "old.so"
+    command = ["gcc", "-shared", "-fPIC", str(tmp_path / "old.c"), "-o", str(library)]
+    subprocess.run(command, check=True)
+
+    reason = native.why_not(Shape().config, NumericProfile.FLOAT32, library)
+
+    assert reason == "the native kernels were built from other sources: install the package again"

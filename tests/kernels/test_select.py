@@ -21,7 +21,7 @@ from odsi_proto.wire.tensor import NumericProfile
 FLOAT32, FAST = NumericProfile.FLOAT32, NumericProfile.FAST
 NATIVE, TORCH, REFERENCE = BackendKind.NATIVE, BackendKind.TORCH, BackendKind.REFERENCE
 FITS = Shape().config
-NOT_BUILT = "the native kernels were not built: no C compiler when the package was installed"
+NOT_BUILT = "the native kernels were not built when the package was installed: no C compiler, or it failed"
 
 
 @needs_native

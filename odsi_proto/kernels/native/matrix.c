@@ -208,8 +208,9 @@ void odsi_matrix_row(const struct matrix *matrix, int32_t row, float *out) {
     const int is_q4 = matrix->kind == MATRIX_Q4;
     for (size_t group = 0; group < groups; group++) {
         const uint8_t *data = matrix->data + (index * groups + group) * (is_q4 ? TILE4_BYTES : TILE8_BYTES);
-        const _Float16 *scales = (const _Float16 *)(data + (is_q4 ? 256 : 512));
-        const float scale = (float)scales[lane], minimum = is_q4 ? (float)scales[LANES + lane] : -128.0f * scale;
+        const uint16_t *scales = (const uint16_t *)(data + (is_q4 ? 256 : 512));
+        const float scale = _cvtsh_ss(scales[lane]);
+        const float minimum = is_q4 ? _cvtsh_ss(scales[LANES + lane]) : -128.0f * scale;
         for (int column = 0; column < GROUP; column++) {
             const int quad = column / 4;
             const uint8_t byte = data[(is_q4 ? quad % 4 : quad) * 64 + lane * 4 + column % 4];

@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of what native.py and this library agree on, tiles and structures; counted up when either changes. */
+#define LAYOUT 1
+
 /* Query rows times heads that attention works on at once. */
 #define QUERIES_MAX 12
 

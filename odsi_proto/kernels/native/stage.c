@@ -94,10 +94,11 @@ static struct scratch lay_out(const struct stage *stage, int rows, float *memory
     return scratch;
 }
 
-/* Rows on their way into matrices; the codes are only used by packed ones, and cost little. */
-static struct input inputs(const struct scratch *scratch, const float *rows, int count, int columns) {
+/* Rows on their way into matrices of one kind: packed ones need the codes. */
+static struct input inputs(const struct scratch *scratch, const float *rows, int count, const struct matrix *matrix) {
+    const int columns = matrix->columns;
     const struct input in = {rows, scratch->codes, scratch->scales, scratch->sums, scratch->is_fine, count, columns};
-    if (columns % GROUP == 0) quantise(&in);
+    if (matrix->kind != MATRIX_F32) quantise(&in);
     return in;
 }
 
@@ -132,21 +133,21 @@ static void run_chunk(const struct stage *stage, const struct place *places, int
     for (int index = 0; index < stage->layers_count; index++) {
         const struct layer *layer = stage->layers + index;
         normalise_all(stage, rows, layer->attention_norm, count, scratch->normal);
-        struct input in = inputs(scratch, scratch->normal, count, stage->width);
+        struct input in = inputs(scratch, scratch->normal, count, &layer->query);
         multiply(&layer->query, &in, layer->query_bias, 0, out, qkv, stage->threads);
         multiply(&layer->key, &in, layer->key_bias, 0, out + heads, qkv, stage->threads);
         multiply(&layer->value, &in, layer->value_bias, 0, out + heads + kv_heads, qkv, stage->threads);
         place_keys(stage, index, places, count, out);
         attend(stage, index, places, count, out, scratch->mixed, scratch->scores, scores_stride);
-        in = inputs(scratch, scratch->mixed, count, heads);
+        in = inputs(scratch, scratch->mixed, count, &layer->attention_output);
         multiply(&layer->attention_output, &in, NULL, 1, rows, stage->width, stage->threads);
         normalise_all(stage, rows, layer->feed_forward_norm, count, scratch->normal);
-        in = inputs(scratch, scratch->normal, count, stage->width);
+        in = inputs(scratch, scratch->normal, count, &layer->gate);
         multiply(&layer->gate, &in, NULL, 0, out, wide, stage->threads);
         multiply(&layer->up, &in, NULL, 0, out + stage->feed_forward, wide, stage->threads);
         for (int row = 0; row < count; row++)
             activate(out + (size_t)row * wide, stage->feed_forward, scratch->mixed + (size_t)row * stage->feed_forward);
-        in = inputs(scratch, scratch->mixed, count, stage->feed_forward);
+        in = inputs(scratch, scratch->mixed, count, &layer->down);
         multiply(&layer->down, &in, NULL, 1, rows, stage->width, stage->threads);
     }
 }
@@ -176,3 +177,6 @@ void odsi_head(const struct matrix *head, const float *norm, float epsilon, cons
     if (head->kind != MATRIX_F32) quantise(&in);
     multiply(head, &in, NULL, 0, out, head->rows, threads);
 }
+
+/* Compared with native.py's: a library that was built from other sources must not be called. */
+int32_t odsi_layout(void) { return LAYOUT * 10000 + (int32_t)(sizeof(struct stage) + sizeof(struct layer)); }
