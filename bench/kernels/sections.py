@@ -19,7 +19,7 @@ from bench.kernels.workload import Runner, Workload
 from odsi_proto.cli.generation_options import PROFILES
 from odsi_proto.errors import OdsiError
 from odsi_proto.kernels.hyperparameters import read_config
-from odsi_proto.kernels.select import BackendKind
+from odsi_proto.kernels.select import BackendKind, select
 from odsi_proto.kernels.source import ModelSource
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
@@ -45,20 +45,29 @@ class Bench:
     llama_bench: Path | None
     cpus: set[int]
     """Of the process before it was pinned, for the nodes; empty if it was not."""
+    _own: dict[tuple[NumericProfile, BackendKind], OwnRunner] = field(default_factory=dict)
     _answers: list[Tensor] = field(default_factory=list)
     _accuracies: dict[Key, Accuracy] = field(default_factory=dict)
     _contenders: list[tuple[str, Runner, Accuracy] | Series] = field(default_factory=list)
     _llama: LlamaCpp | Series | None = None
 
     def __post_init__(self) -> None:
-        self.vocabulary = read_config(self.source).vocabulary
+        self.config = read_config(self.source)
+        self.vocabulary = self.config.vocabulary
         self.fed = accuracy.texts(self.source, self.work)
+
+    def own(self, profile: NumericProfile, backend: BackendKind | None = None) -> OwnRunner:
+        """Our engine, loaded once, so that all sections measure the same weights in the same pages."""
+        kind = select(self.config, profile, backend).kind
+        if (profile, kind) not in self._own:
+            self._own[profile, kind] = OwnRunner.load(self.source, self.work, profile, kind)
+        return self._own[profile, kind]
 
     def judge(self, name: str, runner: Runner) -> Accuracy:
         """How far the runner's answers are from float32."""
         if not self._answers:
             say("the answers in float32")
-            exact = OwnRunner.load(self.source, self.work, NumericProfile.FLOAT32, BackendKind.TORCH)
+            exact = self.own(NumericProfile.FLOAT32, BackendKind.TORCH)
             self._answers = accuracy.answers(exact, self.fed)
         say(f"the answers of {name}")
         return accuracy.compare(self._answers, accuracy.answers(runner, self.fed))
@@ -76,9 +85,7 @@ class Bench:
         """Every engine that runs in this process, loaded once, with how good it is."""
         if not self._contenders:
             makers: dict[str, Callable[[], Runner]] = {
-                f"{computes}, {backend.value}": partial(
-                    OwnRunner.load, self.source, self.work, profile, backend
-                )
+                f"{computes}, {backend.value}": partial(self.own, profile, backend)
                 for computes, profile in COMPUTES.items()
                 for backend in BACKENDS
             }
@@ -148,7 +155,7 @@ def batch(bench: Bench) -> Iterator[Measured]:
     """Many requests at once, on the backend that a node would choose."""
     work = bench.work
     for computes, profile in COMPUTES.items():
-        runner = OwnRunner.load(bench.source, work, profile)
+        runner = bench.own(profile)
         good = bench.judge_staged(computes, runner)
         contenders = [
             Contender(name=_many(count, "request"), sample=Crowd(runner, count, work).sample, accuracy=good)
@@ -166,9 +173,9 @@ def batch(bench: Bench) -> Iterator[Measured]:
 def stages(bench: Bench) -> Iterator[Measured]:
     """What cutting costs, without processes and network; rows cross the client's two cuts too."""
     work = bench.work
-    counts = [count for count in work.stages if count <= read_config(bench.source).layers_count]
+    counts = [count for count in work.stages if count <= bench.config.layers_count]
     for computes, profile in COMPUTES.items():
-        whole = OwnRunner.load(bench.source, work, profile)
+        whole = bench.own(profile)
         for name, codec in CODECS.items():
             contenders = []
             for count in counts:
@@ -195,7 +202,7 @@ def processes(bench: Bench) -> Iterator[Measured]:
     over, single = f"{nodes.STAGES} nodes over QUIC", "one process, same cuts and codec"
     rows, runs = {}, {}
     for name, profile in PROFILES.items():
-        whole = OwnRunner.load(bench.source, bench.work, COMPUTES[profile.computes])
+        whole = bench.own(COMPUTES[profile.computes])
         runner = whole.cut(min(nodes.STAGES, len(whole.engines[0].layers)), profile.codec)
         good = bench.judge_staged(profile.computes, runner)
         rows[name] = [Series(name=label, accuracy=good) for label in (over, single)]
