@@ -22,7 +22,8 @@ ALIGNMENT = 64
 def large_pages(bytes_count: int) -> Tensor:
     """uint8 [bytes_count], zero; a page is only there once it is written. Raises ``CapacityError``."""
     try:
-        area = mmap.mmap(-1, max(bytes_count, 1))
+        # Private: memory that could be shared is a file's to the system, and has no large pages.
+        area = mmap.mmap(-1, max(bytes_count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, ValueError, OverflowError) as error:
         raise CapacityError(f"{bytes_count} bytes of memory can not be had: {error}") from error
     with suppress(OSError, AttributeError):  # a kernel, or a system, that has none
