@@ -36,9 +36,9 @@ class ExecutionQueue:
     def __init__(self, engine: StageEngine, *, threads: int) -> None:
         self.engine = engine
         self._loop = asyncio.get_running_loop()
-        # OpenMP keeps the number of compute threads for each thread that starts some: it is set here,
-        # in the thread that computes. Set elsewhere, every operator would use all cores and spin.
         threads = usable_threads(threads)
+        # OpenMP keeps the number of compute threads for each thread that starts some: it is set in both
+        # that compute. Set elsewhere, every operator would use all cores and spin.
         self._worker = ThreadPoolExecutor(
             1, thread_name_prefix="odsi-execution", initializer=torch.set_num_threads, initargs=(threads,)
         )

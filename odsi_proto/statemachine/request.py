@@ -33,6 +33,10 @@ class Step(NamedTuple):
     state: StepState = STEP.initial
     output: memoryview | None = None
 
+    def left_us(self, now: Micros) -> Micros:
+        """What is left of the budget, this stage's own time taken off."""
+        return Micros(max(0, self.remaining_us - (now - self.arrived_us)))
+
     @property
     def is_with_executor(self) -> bool:
         """Whether the executor owes an answer, even if nobody waits for it any more."""

@@ -211,7 +211,7 @@ class StageSteps(Endpoint):
                 codec_in=record.layout_in.codec,
                 codec_out=record.codec_out,
                 rows_out_max=record.rows_out(header.count),
-                remaining_us=Micros(max(0, step.remaining_us - (now - step.arrived_us))),
+                remaining_us=step.left_us(now),
             )
         )
         running = step._replace(payload=None, ready_us=now)
@@ -226,8 +226,7 @@ class StageSteps(Endpoint):
             step = record.steps.get(record.position)
             if step is None:
                 break
-            waited_us = now - step.arrived_us
-            kind = record.classify_reached(step.header, max(0, step.remaining_us - waited_us))
+            kind = record.classify_reached(step.header, step.left_us(now))
             if kind is not StepInput.NEXT:
                 self._refuse_step(session, record, step.header, kind, out)
                 return
@@ -279,7 +278,7 @@ class StageSteps(Endpoint):
         session, header = self._onward_session(record), step.header
         if session is None or record.onward_handle is None or step.output is None:
             return None
-        remaining_us = Micros(max(0, step.remaining_us - (now - step.arrived_us) - session.owd_us))
+        remaining_us = Micros(max(0, step.left_us(now) - session.owd_us))
         onward = StepHeader(
             handle=record.onward_handle,
             lineage=header.lineage,
