@@ -59,6 +59,10 @@ class GenerationResult:
     """The end token included, where it came."""
     prompt_positions: int
     finish_reason: FinishReason
+    reroutes: int = 0
+    """Times that it went on along another path, whose stages are those named."""
+    is_exact: bool = True
+    """Whether the tokens are those of one path without interruption: a replay in the exact profile is."""
     first_token_us: Micros
     """From the first prompt row sent to the first token."""
     tokens_per_second: float

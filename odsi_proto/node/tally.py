@@ -58,6 +58,8 @@ class Tally:
         self._path = path
         self._stages = [_Stage() for _ in path]
         self._prompt_positions = 0
+        self._replayed_positions = 0
+        """The prompt, or more where it was run again with what followed it."""
         self._started_ns = 0
         self._first_ns = 0
         self._last_ns = 0
@@ -65,8 +67,14 @@ class Tally:
 
     def start(self, prompt_positions: int) -> None:
         """The first prompt rows are about to be sent."""
-        self._prompt_positions = prompt_positions
+        self._prompt_positions = self._replayed_positions = prompt_positions
         self._started_ns = time.monotonic_ns()
+
+    def reroute(self, path: Sequence[Peer], positions: int) -> None:
+        """Go on along another path, which runs what there is, so many positions, as a prompt first."""
+        self._path = path
+        self._stages = [_Stage() for _ in path]
+        self._replayed_positions = positions
 
     def token(self, token_id: int) -> None:
         """A token was sampled."""
@@ -84,7 +92,7 @@ class Tally:
                 continue
             stage = self._stages[record.stage]
             stage.position = max(stage.position, record.position)
-            if record.position >= self._prompt_positions:
+            if record.position >= self._replayed_positions:
                 stage.compute_us.add(record.compute_us)
                 stage.queue_us.add(record.queue_us)
                 stage.transfer_us.add(record.transfer_us)
@@ -97,7 +105,9 @@ class Tally:
             self._reported.clear()
             await self._reported.wait()
 
-    def result(self, text: str, finish_reason: FinishReason) -> GenerationResult:
+    def result(
+        self, text: str, finish_reason: FinishReason, *, reroutes: int, is_exact: bool
+    ) -> GenerationResult:
         """The finished generation."""
         decode_s = (self._last_ns - self._first_ns) / 1e9
         decode_steps = len(self.token_ids) - 1
@@ -106,6 +116,8 @@ class Tally:
             token_ids=tuple(self.token_ids),
             prompt_positions=self._prompt_positions,
             finish_reason=finish_reason,
+            reroutes=reroutes,
+            is_exact=is_exact,
             first_token_us=Micros((self._first_ns - self._started_ns) // 1_000),
             tokens_per_second=decode_steps / decode_s if decode_steps else 0.0,
             stages=tuple(
