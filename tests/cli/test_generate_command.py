@@ -30,7 +30,7 @@ def test_a_local_run_ends_with_the_documented_result(odsi: Here, tiny: Path) -> 
     assert result["event"] == "result"
     assert set(result) == {
         *("event", "text", "token_ids", "tokens_per_second", "prompt_positions", "finish_reason"),
-        *("first_token_us", "stages", "client", "seed"),
+        *("first_token_us", "stages", "client", "seed", "reroutes", "is_exact"),
     }
     assert [set(stage) for stage in result["stages"]] == [STAGE_FIELDS] * 3
     assert [stage["layers"] for stage in result["stages"]] == ["0-1", "1-2", "2-3"]
