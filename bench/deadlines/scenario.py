@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bench.deadlines.link import NS_PER_S, Change, LinkConfig
+from odsi_proto.errors import ConfigError
 
 HEADERS_BYTES = 28
 """IPv4 and UDP, which a link carries too."""
@@ -16,6 +17,21 @@ TRAFFIC_S = 1
 
 CODEL_LIMIT_MS = 1000
 """A CoDel queue has room: it is CoDel that keeps it short."""
+
+
+_LEAST = {
+    "rate_mbit": 0.1,
+    "rtt_ms": 0.0,
+    "depth_ms": 0.0,
+    "bulk": 0,
+    "size_bytes": 64,
+    "period_ms": 0.1,
+    "deadline_ms": 0.1,
+    "duration_s": 0.1,
+    "start_s": 0.0,
+    "datagram_bytes": 1200,
+}
+"""Smallest values that make sense; QUIC has no datagrams below 1,200 bytes."""
 
 
 class Queue(StrEnum):
@@ -59,6 +75,26 @@ class Scenario:
     """Traffic of this first part is reported by itself: everybody begins with an empty queue."""
     datagram_bytes: int = 1232
     seed: int = 1
+
+    def check(self) -> None:
+        """Raise ``ConfigError`` for what can not be simulated."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not least <= value < float("inf"):
+                raise ConfigError(f"{name} is {value:g}, expected {least:g} or more")
+        if not 0 <= self.start_s < self.duration_s - self.deadline_ms / 1e3:
+            raise ConfigError(
+                f"a run of {self.duration_s:g} s is too short: its first {self.start_s:g} s and the last "
+                "deadline are not judged"
+            )
+
+    @property
+    def floor_ms(self) -> float:
+        """What an activation takes on an empty path, at the rates of the beginning; nothing is faster."""
+        full_bytes = self.datagram_bytes - PACKET_OVERHEAD_BYTES
+        packets = -(-self.size_bytes // full_bytes)
+        link_bytes = self.size_bytes + packets * (PACKET_OVERHEAD_BYTES + HEADERS_BYTES)
+        return self.rtt_ms / 2 + link_bytes * 8 / self.rate_mbit / 1e3
 
     @property
     def peers(self) -> int:

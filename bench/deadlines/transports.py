@@ -100,8 +100,8 @@ class OrderedTransport(StockTransport):
 
     PIECE_BYTES = 16_384
     """An HTTP/2 frame of the default greatest size."""
-    UNSENT_BYTES_MAX = 65_536
-    """Written and not yet sent, below which bulk is written."""
+    UNSENT_BYTES_MAX = 16_384
+    """Written and not yet sent, below which bulk is written: far less than a socket's buffer."""
 
     def __init__(self, peers: int, *, congestion: str, datagram_bytes: int) -> None:
         super().__init__(peers, congestion=congestion, datagram_bytes=datagram_bytes)
@@ -222,6 +222,10 @@ def _ordered(congestion: str) -> Callable[[int, int], Transport]:
         peers, congestion=congestion, datagram_bytes=datagram_bytes
     )
 
+
+OURS = "odsi"
+OURS_WITH_RENO = "odsi-reno"
+STOCK = "stock-reno"
 
 TRANSPORTS = {
     "stock-reno": Contender("aioquic, a stream per message, reno", _stock("reno")),
