@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from bench.deadlines import plots, report
+from bench.deadlines.contenders import CONTENDERS, OURS, OURS_WITH_RENO, STOCK
 from bench.deadlines.goals import verdicts
 from bench.deadlines.groups import ALL, GROUPS, scenarios
 from bench.deadlines.matrix import Cell, Row, rows, run_all
 from bench.deadlines.measures import Outcome
 from bench.deadlines.scenario import Scenario
-from bench.deadlines.transports import OURS, OURS_WITH_RENO, STOCK, TRANSPORTS
 from odsi_proto.errors import ConfigError, OdsiError
 
 Value = TypeVar("Value")
@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     names = _names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
-    transports = _names(options.transports, TRANSPORTS, "transport", {"all": tuple(TRANSPORTS)})
+    transports = _names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
+    for name in [name for name in transports if not CONTENDERS[name].is_available]:
+        sys.stderr.write(f"{name} is not measured: no controller {CONTENDERS[name].congestion!r}\n")
+        transports.remove(name)
     wanted = [
         scenario
         for rate_mbit in _numbers("--rates", options.rates, float)
@@ -81,7 +84,7 @@ def _show(console: Console, made: Sequence[Row], facts: dict[str, Any], found: d
         highlight=False,
     )
     for name in dict.fromkeys(row.transport for row in made):
-        console.print(f"  {name}: {TRANSPORTS[name].title}", highlight=False)
+        console.print(f"  {name}: {CONTENDERS[name].title}", highlight=False)
     for table in report.tables(made):
         console.print(table)
     console.print(report.LEGEND, highlight=False)
@@ -153,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--scenarios", default="all", help=f"of {', '.join(GROUPS)}, by comma; all: every one but quick")
-    add("--transports", default="all", help=f"of {', '.join(TRANSPORTS)}, by comma")
+    add("--transports", default="all", help=f"of {', '.join(CONTENDERS)}, by comma")
     add("--seeds", default="1", help="by comma; default 1")
     add("--rates", default="20", metavar="MBIT/S", help="by comma; default 20")
     add("--rtts", default="20", metavar="MS", help="round trips of an empty path, by comma; default 20")

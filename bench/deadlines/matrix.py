@@ -8,10 +8,10 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from bench.deadlines.contenders import CONTENDERS
 from bench.deadlines.measures import Outcome
 from bench.deadlines.runner import Run
 from bench.deadlines.scenario import Scenario
-from bench.deadlines.transports import TRANSPORTS
 
 
 class Cell(NamedTuple):
@@ -60,7 +60,7 @@ class Row:
 
 def run_cell(cell: Cell) -> Outcome:
     """One run, in this process."""
-    return Run(cell.scenario, TRANSPORTS[cell.transport]).run()
+    return Run(cell.scenario, CONTENDERS[cell.transport]).run()
 
 
 def run_all(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome]]:

@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.table import Table
 
+from bench.deadlines.contenders import CONTENDERS
 from bench.deadlines.goals import Verdict
 from bench.deadlines.matrix import Row
 from bench.deadlines.measures import Outcome
-from bench.deadlines.transports import TRANSPORTS
 from bench.provenance import commit
 
 FORMAT = 1
@@ -72,7 +72,7 @@ def as_json(rows: Sequence[Row], verdicts: Sequence[Verdict], facts: dict[str, A
     return {
         "format": FORMAT,
         **facts,
-        "transports": {name: contender.title for name, contender in TRANSPORTS.items()},
+        "transports": {name: contender.title for name, contender in CONTENDERS.items()},
         "runs": [
             {
                 "scenario": {**asdict(row.scenario), "label": row.scenario.label()},

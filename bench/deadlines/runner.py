@@ -3,12 +3,13 @@
 import random
 import time
 
+from bench.deadlines.contenders import Contender
 from bench.deadlines.link import NS_PER_S, Link
 from bench.deadlines.measures import Activation, Outcome, jain, quantile, quantiles
 from bench.deadlines.messages import ACTIVATION, Part
 from bench.deadlines.network import Network, Node
 from bench.deadlines.scenario import TRAFFIC_S, Scenario
-from bench.deadlines.transports import Contender, StockTransport
+from bench.deadlines.transports import StockTransport
 
 HANDSHAKE_S_MAX = 60
 QUEUE_PERIOD_NS = 10_000_000
@@ -52,7 +53,7 @@ class Run:
         self._draws = random.Random(f"{seed}/phase")
         forward, back = Link(scenario.link(), f"{seed}/forward"), Link(scenario.way_back(), f"{seed}/back")
         self._network = Network(forward, back, scenario.datagram_bytes, self._part_came)
-        self._node = self._network.add(contender.open(scenario.peers, scenario.datagram_bytes))
+        self._node = self._network.add(contender.open(scenario))
         for _ in range(scenario.competitors):
             stock = StockTransport(1, congestion=scenario.competing, datagram_bytes=scenario.datagram_bytes)
             self._network.add(stock)

@@ -1,12 +1,13 @@
 """What is compared: ways of getting the same messages from one node to its peers.
 
-A transport owns the sending ends of a node's connections and decides what leaves when. Each is
-credited by itself: what differs between two of them is named in ``TRANSPORTS`` and nowhere else.
+A transport owns the sending ends of a node's connections and decides what leaves when. Those of stock
+aioquic are here, this project's is in :mod:`bench.deadlines.ours`, their names in
+:mod:`bench.deadlines.contenders`.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.stream import QuicStream
@@ -201,35 +202,3 @@ def timer_of(quic: QuicConnection) -> float:
     """When a connection wants to be called."""
     timer_s = quic.get_timer()
     return NEVER_S if timer_s is None else timer_s
-
-
-class Contender(NamedTuple):
-    """A transport of the comparison."""
-
-    title: str
-    open: Callable[[int, int], Transport]
-    """For how many peers, with datagrams of which size."""
-
-
-def _stock(congestion: str) -> Callable[[int, int], Transport]:
-    return lambda peers, datagram_bytes: StockTransport(
-        peers, congestion=congestion, datagram_bytes=datagram_bytes
-    )
-
-
-def _ordered(congestion: str) -> Callable[[int, int], Transport]:
-    return lambda peers, datagram_bytes: OrderedTransport(
-        peers, congestion=congestion, datagram_bytes=datagram_bytes
-    )
-
-
-OURS = "odsi"
-OURS_WITH_RENO = "odsi-reno"
-STOCK = "stock-reno"
-
-TRANSPORTS = {
-    "stock-reno": Contender("aioquic, a stream per message, reno", _stock("reno")),
-    "stock-cubic": Contender("aioquic, a stream per message, cubic", _stock("cubic")),
-    "ordered-reno": Contender("one ordered stream, reno", _ordered("reno")),
-    "ordered-cubic": Contender("one ordered stream, cubic", _ordered("cubic")),
-}

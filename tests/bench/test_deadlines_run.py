@@ -8,17 +8,20 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # bench is no part of the installation
 
+from bench.deadlines.contenders import CONTENDERS
 from bench.deadlines.measures import Outcome, jain, quantile
 from bench.deadlines.messages import Part, Reader, message
 from bench.deadlines.runner import Run
 from bench.deadlines.scenario import Queue, Scenario
-from bench.deadlines.transports import TRANSPORTS
 
 SHORT = Scenario(group="test", rate_mbit=5, depth_ms=40, duration_s=2, start_s=0.5, bulk=4, period_ms=50)
 
+AVAILABLE = [name for name, contender in CONTENDERS.items() if contender.is_available]
+BEST_EFFORT = [name for name in CONTENDERS if not name.startswith("odsi")]
+
 
 def run(scenario: Scenario, transport: str = "stock-reno") -> Outcome:
-    return Run(scenario, TRANSPORTS[transport]).run()
+    return Run(scenario, CONTENDERS[transport]).run()
 
 
 def test_messages_are_found_however_the_stream_is_cut() -> None:
@@ -36,7 +39,7 @@ def test_messages_are_found_however_the_stream_is_cut() -> None:
         ]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", AVAILABLE)
 def test_alone_on_a_free_path_every_activation_takes_what_the_path_takes(transport: str) -> None:
     # 8,192 bytes are seven packets, together 8,640 bytes with all headers: 13.8 ms at 5 Mbit/s, and
     # 10 ms on the way. Pacing adds a little: only 16 packets may leave at once.
@@ -48,7 +51,7 @@ def test_alone_on_a_free_path_every_activation_takes_what_the_path_takes(transpo
     assert outcome.bulk_mbit == 0
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", BEST_EFFORT)
 def test_bulk_fills_the_link_and_best_effort_misses_the_deadlines(transport: str) -> None:
     outcome = run(SHORT, transport)
 
