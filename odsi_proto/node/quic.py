@@ -207,8 +207,9 @@ class QuicEndpoint:
             _, link = self._dirty.popitem()
             touched[link.id] = link
             self._guarded(self._drain_events, link)
+        now = self._loop.time()
         for connection in touched:
-            self.queue.touch(connection)
+            self.queue.touch(connection, now)
         self._transmit_all()
         for link in touched.values():
             if link.id in self._links:
