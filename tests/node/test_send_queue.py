@@ -147,6 +147,20 @@ def test_a_configured_uplink_bounds_what_leaves_all_connections_together() -> No
     assert lanes.queue.next_time(lanes.now) is not None
 
 
+def test_a_connection_that_the_uplink_holds_still_acknowledges() -> None:
+    """Its timer for that used to stay due, and the loop turned without pause."""
+    lanes = Lanes(1, uplink=Uplink(1_000.0))
+    lanes.queue.push(ONE, bytes(1 << 20), rank=Rank.BULK)
+    lanes.ticks(5)
+    far = lanes.peers[ONE].quic
+    far.send_stream_data(far.get_next_available_stream_id(is_unidirectional=True), b"x", end_stream=True)
+    lanes.ticks(10)
+    timer = lanes.quics[ONE].get_timer()
+    assert timer is not None
+    assert timer > lanes.now
+    assert far._streams == {}
+
+
 def test_under_a_configured_uplink_a_step_waits_for_one_packet_at_most() -> None:
     lanes = Lanes(2, uplink=Uplink(1_000_000.0))
     lanes.queue.push(ONE, bytes(1 << 20), rank=Rank.BULK)
