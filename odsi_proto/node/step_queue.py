@@ -52,6 +52,10 @@ SLACK_BUCKETS_US = (0, 5_000, 20_000, 100_000, 1_000_000)
 """Bounds between the groups in which waiting steps are counted: late, below 5 ms and so on."""
 
 
+_READS_GAIN = 8
+"""A new decode batch counts for an eighth in what one reads."""
+
+
 class Turn(NamedTuple):
     """What is next."""
 
@@ -124,6 +128,8 @@ class StepQueue:
         """Expected of the long ones."""
         self._ends_us = 0
         """When the piece that runs is expected to end."""
+        self._decode_reads = 0
+        """Positions of state that a decode step reads, by and large."""
 
     @property
     def has_waiting(self) -> bool:
@@ -207,6 +213,10 @@ class StepQueue:
         piece, self.running = self.running, None
         if not failed:  # one that failed says nothing of how long one takes
             self.times.observe(piece.work, took_us)
+            if piece.work.is_decode:
+                self._decode_reads += (
+                    piece.work.reads // piece.work.rows - self._decode_reads
+                ) // _READS_GAIN
         over = []
         for step, _, positions in piece.parts:
             line = step.line
@@ -226,6 +236,13 @@ class StepQueue:
                 over.append(step)
             self._rank(line, now)
         return tuple(over)
+
+    @property
+    def decode_us(self) -> Micros | None:
+        """Expected compute of a decode step alone; None while none has run."""
+        if not self.times.knows(is_decode=True):
+            return None
+        return self.times.expected_us(Work(1, self._decode_reads, is_decode=True))
 
     def queue_us(self, now: Micros) -> Micros:
         """Until a short step taken now would start: roughly, and rather too long than too short.
