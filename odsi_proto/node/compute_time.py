@@ -29,7 +29,7 @@ OUTLIER_RATIO = 4
 stall of the machine moves a mean by less than half."""
 
 DEVIATIONS = 2
-"""Mean absolute deviations that a piece may take longer than expected where a deadline depends on it."""
+"""Mean absolute deviations that a piece may take longer than expected where the event loop waits for it."""
 
 _RIDGE = 0.1
 """How far, as variance over squared mean, the state that was read must have varied before a slope is
@@ -89,7 +89,7 @@ class ComputeTimes:
         return Micros(max(1, round(kind.expected_us(work))))
 
     def safe_us(self, work: Work) -> Micros:
-        """What a piece will hardly pass: for whoever has a deadline to keep."""
+        """What a piece will hardly pass."""
         kind = self._kinds[work.is_decode]
         spread_us = kind.deviation_us(work.rows) if kind.means else 0.0
         return Micros(self.expected_us(work) + round(DEVIATIONS * spread_us))
@@ -99,7 +99,7 @@ class ComputeTimes:
         least, most = 0, rows_max
         while least < most:  # at most as often as ``rows_max`` has bits
             middle = (least + most + 1) // 2
-            if self.safe_us(beside.beside(Work.of(first, middle))) <= limit_us:
+            if self.expected_us(beside.beside(Work.of(first, middle))) <= limit_us:
                 least = middle
             else:
                 most = middle - 1

@@ -52,6 +52,10 @@ SLACK_BUCKETS_US = (0, 5_000, 20_000, 100_000, 1_000_000)
 """Bounds between the groups in which waiting steps are counted: late, below 5 ms and so on."""
 
 
+PROMPT_SHARE = 4
+"""A prompt counts on one part in so many of a busy stage: it begins to lead so much earlier than it would have
+to with the stage to itself, as long as nobody is late for it."""
+
 _READS_GAIN = 8
 """A new decode batch counts for an eighth in what one reads."""
 
@@ -319,10 +323,7 @@ class StepQueue:
 
     def _lead(self, now: Micros) -> tuple[Line, bool] | None:
         """The most urgent line, taken out, and whether it is a late one, which has its turn now and then."""
-        timely = _most_urgent(self._short.timely, self._long.timely)
-        while timely is not None and self._harms_a_tighter(timely, now):
-            self._set_aside(timely, self._short if timely.steps[0].is_short else self._long)
-            timely = _most_urgent(self._short.timely, self._long.timely)
+        timely = self._lead_in_time(now)
         late = _most_urgent(self._short.late, self._long.late)
         self._turns_since_late = 0 if late is None else self._turns_since_late + 1
         is_late = late is not None and (
@@ -338,12 +339,26 @@ class StepQueue:
         self._unrank(lead)
         return lead, is_late
 
+    def _lead_in_time(self, now: Micros) -> Line | None:
+        """The most urgent of the lines that can be in time, or a prompt before it is too late for that."""
+        while (timely := _most_urgent(self._short.timely, self._long.timely)) is not None:
+            if not self._harms_a_tighter(timely, now):
+                break
+            self._set_aside(timely, self._short if timely.steps[0].is_short else self._long)
+        prompt = self._long.timely.first()
+        if timely is None or prompt is None or not self._can_cut:
+            return timely
+        piece_us = self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=False))
+        hurry_us = prompt[0][0] - (PROMPT_SHARE - 1) * prompt[1].rest_us
+        is_harmless = timely.latest_start_us >= now + piece_us
+        return prompt[1] if is_harmless and hurry_us < timely.latest_start_us else timely
+
     def _harms_a_tighter(self, line: Line, now: Micros) -> bool:
         """Whether a tighter step would be late after this one; where steps run together, it can join."""
         tightest = self._tight.first()
         if self._can_batch or tightest is None or tightest[0][0] >= line.steps[0].slack_us:
             return False
-        return tightest[1].latest_start_us < now + self.times.safe_us(line.steps[0].work(line.steps[0].left))
+        return tightest[1].latest_start_us < now + self.times.expected_us(line.steps[0].work(line.steps[0].left))
 
     def _gather(self, draft: Draft) -> None:
         """Let short steps of other requests join.
@@ -352,7 +367,7 @@ class StepQueue:
         after this piece, then all that can be in time by their latest start, then late ones.
         """
         limit_us = self._piece_us_max(0)
-        full_us = self._piece_us_max(self.times.safe_us(Work(PIECE_ROWS_MIN, 0, is_decode=True)))
+        full_us = self._piece_us_max(self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=True)))
         while (first := self._tight.first()) is not None:
             line = first[1]
             if line.latest_start_us >= draft.now + full_us:
