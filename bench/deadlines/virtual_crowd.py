@@ -37,13 +37,21 @@ class VirtualMachine:
         return self.fixed_us + self.row_us * work.rows
 
 
-def step(number: int, position: int, count: int, budget_us: int, own_us: int) -> Run:
+def step(
+    number: int,
+    position: int,
+    count: int,
+    budget_us: int,
+    own_us: int,
+    *,
+    payload: memoryview = NO_PAYLOAD,
+) -> Run:
     """A step as the state machine hands it over: its slack has the stage's own time taken off."""
     return Run(
         request=RequestId(number.to_bytes(16, "big")),
         position=Position(position),
         count=count,
-        payload=NO_PAYLOAD,
+        payload=payload,
         codec_in=ActivationCodec.F32,
         codec_out=ActivationCodec.F32,
         rows_out_max=1,
