@@ -40,7 +40,14 @@ SLACK_US_MAX = 10_000_000
 """More slack counts as so much: a step without a deadline is not overtaken for ever."""
 
 PIECE_US_MAX = 50_000
-"""What a piece of more than the least rows may take: whoever opens a request meanwhile waits for it."""
+"""What a piece of more than the least rows may take, however much slack there is: those who decode wait."""
+
+PIECE_ALONE_US_MAX = 200_000
+"""The same while no open request has decoded: only a first prompt of somebody else can come meanwhile."""
+
+FIXED_TIMES = 2
+"""But a piece may always take so many times what one row takes alone: where reading the weights is most of
+the time, shorter pieces would read them for little."""
 
 LATE_TURNS = 4
 """One turn in so many begins with a step that was set aside, if one waits."""
@@ -53,8 +60,8 @@ SLACK_BUCKETS_US = (0, 5_000, 20_000, 100_000, 1_000_000)
 
 
 PROMPT_SHARE = 4
-"""A prompt counts on one part in so many of a busy stage: it begins to lead so much earlier than it would have
-to with the stage to itself, as long as nobody is late for it."""
+"""A prompt counts on one part in so many of a busy stage: it begins to lead so much earlier than it would
+have to with the stage to itself, as long as nobody is late for it."""
 
 _READS_GAIN = 8
 """A new decode batch counts for an eighth in what one reads."""
@@ -255,7 +262,7 @@ class StepQueue:
         """
         batch_us = self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=True))
         batches = self._short_steps // PIECE_ROWS_MIN
-        prompts_us = min(self._long_us, (batches + 1) * self._piece_us_max(batch_us))
+        prompts_us = min(self._long_us, (batches + 1) * max(batch_us, self._piece_us_max()))
         running_us = max(0, self._ends_us - now) if self.running is not None else 0
         return Micros(running_us + batches * batch_us + prompts_us)
 
@@ -358,7 +365,9 @@ class StepQueue:
         tightest = self._tight.first()
         if self._can_batch or tightest is None or tightest[0][0] >= line.steps[0].slack_us:
             return False
-        return tightest[1].latest_start_us < now + self.times.expected_us(line.steps[0].work(line.steps[0].left))
+        return tightest[1].latest_start_us < now + self.times.expected_us(
+            line.steps[0].work(line.steps[0].left)
+        )
 
     def _gather(self, draft: Draft) -> None:
         """Let short steps of other requests join.
@@ -366,8 +375,8 @@ class StepQueue:
         There may be room for fewer than are in a hurry: first come the tightest of those that would be late
         after this piece, then all that can be in time by their latest start, then late ones.
         """
-        limit_us = self._piece_us_max(0)
-        full_us = self._piece_us_max(self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=True)))
+        limit_us = self._piece_us_max()
+        full_us = max(limit_us, self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=True)))
         while (first := self._tight.first()) is not None:
             line = first[1]
             if line.latest_start_us >= draft.now + full_us:
@@ -383,17 +392,19 @@ class StepQueue:
 
     def _extend(self, draft: Draft) -> None:
         """Let the prompt that leads have as many positions as make nobody late who waits."""
-        limit_us = self._piece_us_max(0)
+        limit_us = self._piece_us_max()
         waiting = _most_urgent(self._short.timely, self._long.timely)
         if waiting is not None:
             limit_us = min(limit_us, waiting.latest_start_us - draft.now)
         draft.extend(limit_us)
 
-    def _piece_us_max(self, least_us: int) -> int:
+    def _piece_us_max(self) -> int:
         """What a piece may take, for the sake of steps that are not here yet."""
         slack = self._slacks.first()
-        half_us = PIECE_US_MAX if slack is None else slack[0][0] // 2
-        return max(least_us, min(PIECE_US_MAX, half_us))
+        if slack is None:
+            return PIECE_ALONE_US_MAX
+        one_us = self.times.expected_us(Work(1, self._decode_reads, is_decode=True))
+        return max(FIXED_TIMES * one_us, min(PIECE_US_MAX, slack[0][0] // 2))
 
 
 class _Waiting(NamedTuple):
