@@ -9,9 +9,10 @@ import structlog
 
 from odsi_proto.errors import ConfigError, LocalProtocolError, PeerError
 from odsi_proto.kernels.engine import StageEngine
+from odsi_proto.node.compute import Outcome
 from odsi_proto.node.config import NodeConfig
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
-from odsi_proto.node.execution import ExecutionQueue, Outcome
+from odsi_proto.node.execution import ExecutionQueue
 from odsi_proto.node.model import Progress, no_progress, open_model
 from odsi_proto.routing.path import Peer
 from odsi_proto.statemachine.admission import StageOffer
@@ -71,7 +72,7 @@ class Node:
         engine, offer = await asyncio.to_thread(self._load)
         self.model_root = offer.model_root
         self.backend, self.backend_reason = engine.backend.name, engine.choice.reason
-        self._execution = ExecutionQueue(engine, threads=config.threads)
+        self._execution = ExecutionQueue(engine, threads=config.threads, limits=config.limits)
         self._endpoint = StageEndpoint(
             about=SelfDescription(
                 signer=config.signer,
@@ -84,6 +85,7 @@ class Node:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
+        self._endpoint.executor_measured(self._execution.load())
         self._driver = Driver(self._endpoint, self, config.transport)
         try:
             self.address = await self._driver.quic.bind(config.host, config.port)
@@ -125,8 +127,10 @@ class Node:
                 loop.call_soon(self._reserved, effect, self._execution.reserve(effect))
             case Run():
                 self._execution.run(effect, lambda outcome: self._ran(effect, outcome))
+                self._endpoint.executor_measured(self._execution.load())
             case Release():
                 self._execution.release(effect)
+                self._endpoint.executor_measured(self._execution.load())
             case Established():
                 log.info("established", peer=participant_short(effect.participant))
             case _:
@@ -170,6 +174,10 @@ class Node:
 
     def _ran(self, effect: Run, outcome: Outcome) -> None:
         request, position = effect.request, effect.position
+        self._endpoint.executor_measured(self._execution.load())
+        if outcome.is_expired:
+            self._driver.act(self._endpoint.expired(request, position, now=now_us()))
+            return
         if outcome.rows is None:
             self._driver.act(self._endpoint.failed(request, position, outcome.reason, now=now_us()))
             if outcome.bug:
