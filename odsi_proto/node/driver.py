@@ -113,7 +113,7 @@ class Driver:
                     self.quic.send_control(effect.connection, effect.data)
                 case SendStep():
                     step = effect
-                    self.quic.send_step(step.connection, step.header, step.payload, step.remaining_us)
+                    self.quic.send_step(step.connection, step.header, step.payload, step.slack_us)
                 case StopStream():
                     self.quic.stop_stream(effect.connection, effect.stream, effect.code)
                 case Close():

@@ -31,7 +31,7 @@ from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank, SendQueue
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
 from odsi_proto.node.uplink import Uplink
 from odsi_proto.statemachine.session import Binding
-from odsi_proto.units import ConnectionId, Micros, ParticipantId
+from odsi_proto.units import ConnectionId, Micros, ParticipantId, Slack
 from odsi_proto.wire.codepoints import ALPN, ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -155,10 +155,10 @@ class QuicEndpoint:
             self._give_up(link, ErrorCode.OVERLOADED, "the peer does not read what it is sent")
 
     def send_step(
-        self, connection: ConnectionId, header: bytes, payload: memoryview, remaining_us: Micros
+        self, connection: ConnectionId, header: bytes, payload: memoryview, slack_us: Slack
     ) -> None:
-        """Queue a step that is to arrive within ``remaining_us``: a stream with header and payload."""
-        self._send(connection, (header, payload), Rank.STEP, self._loop.time() + remaining_us / 1e6)
+        """Queue a step that can spare ``slack_us``: a stream with header and payload."""
+        self._send(connection, (header, payload), Rank.STEP, self._loop.time() + slack_us / 1e6)
 
     def send_bulk(self, connection: ConnectionId, data: bytes | memoryview) -> None:
         """Queue bytes that no deadline waits for, as a stream of their own."""

@@ -26,7 +26,7 @@ from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.streams import ArrivedStep
 from odsi_proto.statemachine.table import Cell, Verdict
 from odsi_proto.statemachine.tables import CLAIM, ClaimInput, ClaimState
-from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex
+from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, Slack, StageIndex
 from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, Setting
 from odsi_proto.wire.frames import (
     RETURN_TOKEN_BYTES,
@@ -166,8 +166,13 @@ class ClientEndpoint(Endpoint):
         sent = Credit(claim.sent.steps + 1, claim.sent.payload_bytes + len(payload))
         self._hold(claim._replace(position=header.end, tag=header.tag_after, awaited=awaited, sent=sent))
         self._timers = self._timers.set("result", (request, header.position), now + own_us)
+        stages_us = sum(plan.budget_us for plan in claim.open.stages)
         step = SendStep(
-            connection=claim.first, header=header.encode(), payload=payload, remaining_us=header.remaining_us
+            connection=claim.first,
+            header=header.encode(),
+            payload=payload,
+            remaining_us=header.remaining_us,
+            slack_us=Slack(header.remaining_us - stages_us),
         )
         return (step,)
 

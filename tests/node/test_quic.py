@@ -14,7 +14,7 @@ from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.testing import make_signer
-from odsi_proto.units import ConnectionId, Micros
+from odsi_proto.units import ConnectionId, Micros, Slack
 
 FAST = Limits(silence_us_max=Micros(1_000_000), keep_alive_us=Micros(200_000))
 
@@ -114,7 +114,7 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
         connection = await one.dial(host, port, None)
         await dialler.wait(lambda: dialler.bindings)
         one.send_control(connection, b"control")
-        one.send_step(connection, b"header", memoryview(b"payload"), Micros(1_000_000))
+        one.send_step(connection, b"header", memoryview(b"payload"), Slack(1_000_000))
         one.flush()
         await acceptor.wait(lambda: len(acceptor.received) == 2)
         one.shut_down()
