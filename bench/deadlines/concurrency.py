@@ -184,9 +184,10 @@ def _lines(title: str, found: Sequence[dict[str, Any]]) -> Iterator[str]:
             each = row[name]
             missed = "".join(f"{each['classes'][kind.name]['missed_percent']:>8.1f}" for kind in CLASSES)
             tight_ms = each["classes"][TIGHT.name]["p99_us"] / 1e3
+            spent = f"{each['queue_us_per_step']:.1f}" if each["queue_us_per_step"] else "-"
             yield (
                 f"  {row['clients']:>7}  {name:<25}{missed}{tight_ms:>11.1f}{each['steps_per_second']:>9.0f}"
-                f"{each['steps_per_piece']:>11.1f}{each['queue_us_per_step']:>10.1f}"
+                f"{each['steps_per_piece']:>11.1f}{spent:>10}"
             )
 
 

@@ -201,7 +201,7 @@ class StepQueue:
             return Turn(expired, None)
         lead, is_late = chosen
         step, draft = lead.steps[0], Draft(self.times, now)
-        is_cut = self._can_cut and not step.is_short and step.left > PIECE_ROWS_MIN
+        is_cut = self._is_cut(step)
         draft.lead(lead, PIECE_ROWS_MIN if is_cut else step.left, is_late=is_late)
         if self._can_batch and (step.is_short or is_cut):
             self._gather(draft)
@@ -362,12 +362,14 @@ class StepQueue:
 
     def _harms_a_tighter(self, line: Line, now: Micros) -> bool:
         """Whether a tighter step would be late after this one; where steps run together, it can join."""
-        tightest = self._tight.first()
-        if self._can_batch or tightest is None or tightest[0][0] >= line.steps[0].slack_us:
+        tightest, step = self._tight.first(), line.steps[0]
+        if self._can_batch or tightest is None or tightest[0][0] >= step.slack_us:
             return False
-        return tightest[1].latest_start_us < now + self.times.expected_us(
-            line.steps[0].work(line.steps[0].left)
-        )
+        rows = PIECE_ROWS_MIN if self._is_cut(step) else step.left
+        return tightest[1].latest_start_us < now + self.times.expected_us(step.work(rows))
+
+    def _is_cut(self, step: QueuedStep) -> bool:
+        return self._can_cut and not step.is_short and step.left > PIECE_ROWS_MIN
 
     def _gather(self, draft: Draft) -> None:
         """Let short steps of other requests join.

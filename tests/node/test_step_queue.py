@@ -62,6 +62,12 @@ def test_steps_before_a_tight_one_start_early_enough_for_all_of_them() -> None:
     assert machine.drain()[0] == [1]
 
 
+def test_a_step_counts_the_work_behind_it_even_where_that_decides_by_little() -> None:
+    machine = one_by_one()
+    machine.add(run(1, 0, slack_us=10_000), run(1, 1, slack_us=14_000), run(2, slack_us=9_700))
+    assert machine.drain()[0] == [1], "the two of them have to start at 9,500"
+
+
 def test_a_step_without_a_deadline_is_overtaken_for_a_bounded_time() -> None:
     machine = one_by_one()
     machine.add(run(1, slack_us=10**15))
@@ -186,6 +192,12 @@ def test_a_step_does_not_join_if_the_first_would_then_be_late() -> None:
     assert machine.drain() == [[1, 2], [3, 4]]
 
 
+def test_a_step_that_would_be_late_in_company_does_not_join() -> None:
+    machine = Machine(make_queue())
+    machine.add(run(1, count=64, slack_us=machine_us_more(63) + 900), run(2, slack_us=1_000))
+    assert machine.drain()[0] == [1]
+
+
 def machine_us_more(rows: int) -> int:
     """What so many rows more make a piece longer by."""
     return 500 * rows
@@ -297,11 +309,11 @@ def test_a_tighter_step_has_its_turn_between_the_pieces_of_a_prompt() -> None:
 
 def test_a_piece_of_a_prompt_ends_before_the_next_step_has_to_start() -> None:
     machine = Machine(make_queue(can_batch=False))
-    machine.add(run(1, count=256, slack_us=150_000))
-    machine.now = 20_000  # from here the prompt has the earlier latest start
-    machine.add(run(2, slack_us=24_000))
-    machine.drain()
-    assert machine.finished_us[2, 0] <= 20_000 + 24_000 + ONE_US
+    machine.add(run(2, slack_us=100_000))
+    machine.now = 80_000
+    machine.add(run(1, count=256, slack_us=130_000))  # it has to start first
+    assert machine.drain()[0] == [1]
+    assert machine.finished_us[2, 0] <= 100_000 + ONE_US
 
 
 def test_a_prompt_is_not_starved_by_steps_of_clients_that_ask_for_less_than_there_is() -> None:

@@ -87,6 +87,10 @@ class Driver:
         assert self.queue.credit_steps == STEPS_MAX - len(self.held)
         assert self.queue.credit_bytes == BYTES_MAX - sum(len(each.payload) for each in self.held.values())
         assert self.queue.queue_us(Micros(self.now)) >= 0
+        for line in self.queue._lines.values():
+            ends_us = accumulate(step.rest_us for step in line.steps)
+            starts_us = [step.finish_us - end for step, end in zip(line.steps, ends_us, strict=True)]
+            assert not starts_us or line.latest_start_us == min(starts_us)
         parts = () if self.queue.running is None else self.queue.running.parts
         assert self.queue.waiting(Micros(self.now)).steps == len(self.held) - len(
             [part for part in parts if (name(part.step.run), part.step.run.position) in self.held]
@@ -186,6 +190,7 @@ class Driver:
         assert len(set(ended)) == len(ended), "nothing ends twice"
         assert (self.queue.credit_steps, self.queue.credit_bytes) == (STEPS_MAX, BYTES_MAX)
         assert not self.queue.has_waiting
+        assert self.queue.queue_us(Micros(self.now)) == 0
 
 
 @given(operations=OPERATIONS, can_batch=st.booleans(), can_cut=st.booleans())
