@@ -33,7 +33,7 @@ from odsi_proto.wire.identity import Signer
     epilog=examples(
         "odsi node --layers 0-10",
         "odsi node --layers 0-10 --listen 192.0.2.7:4433 --peer 'ID@192.0.2.8:4433[10-20]'",
-        "odsi node --config node-a.toml --threads 2",
+        "odsi node --config node-a.toml --threads 2 --metrics 127.0.0.1:9464",
     )
 )
 @model_option
@@ -58,6 +58,11 @@ from odsi_proto.wire.identity import Signer
     type=click.IntRange(1, KV_MIB_MAX),
     help="Memory for the state of all requests, in MiB.  [default: 1024]",
 )
+@click.option(
+    "--metrics",
+    type=LISTEN,
+    help="Serve /metrics and /status over HTTP there; port 0 lets the system choose.  [default: off]",
+)
 @click.option("--config", type=FILE, help="TOML file with the same names; flags win.")
 @click.option(
     "--supervised",
@@ -78,6 +83,7 @@ def node(
     profile: str | None,
     threads: int | None,
     kv_mib: int | None,
+    metrics: Listen | None,
     config: Path | None,
     supervised: bool,
     log_level: str,
@@ -99,6 +105,7 @@ def node(
         peers=peers or None,
         threads=threads,
         kv_mib=kv_mib,
+        metrics=metrics,
         profile=None if profile is None else PROFILES[profile],
     )
     if config is not None:

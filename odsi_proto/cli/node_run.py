@@ -38,8 +38,15 @@ def _announce(node: Node, config: NodeConfig, output: Output) -> None:
         "profile": config.profile.name,
         "backend": node.backend,
         "backend_reason": node.backend_reason or None,
+        "metrics": None if node.metrics_address is None else _address(*node.metrics_address),
     }
     where = f"serving layers {config.layers} of {config.model.name} on {host}:{port}"
     because = f": {node.backend_reason}" if node.backend_reason else ""
     human = f"{where}\n  {node.peer}\n  computed by {node.backend}{because}"
+    if node.metrics_address is not None:
+        human += f"\n  metrics on http://{_address(*node.metrics_address)}/metrics"
     output.emit("ready", fields, human=human)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from aioquic._buffer import Buffer
@@ -23,6 +23,7 @@ from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
 from odsi_proto.node.credit import STRANGER_BYTES, CreditedConnection
+from odsi_proto.node.loss_count import COUNTED_RENO, CountedReno
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.units import ConnectionId, Micros, ParticipantId
@@ -81,6 +82,31 @@ class _Link:
     pinger: asyncio.TimerHandle | None = None
     deadline: asyncio.TimerHandle | None = None
     """Ends the connection unless its peer is authenticated before."""
+    sent_packets: int = 0
+    sent_bytes: int = 0
+    received_packets: int = 0
+    received_bytes: int = 0
+
+
+class LinkSnapshot(NamedTuple):
+    """What one connection has done, and how its way is."""
+
+    connection: ConnectionId
+    address: str
+    is_dialler: bool
+    controller: str
+    rtt_us: Micros
+    """Smoothed; 0 before there is one, as is the next."""
+    rtt_min_us: Micros
+    window_bytes: int
+    in_flight_bytes: int
+    sent_packets: int
+    """Datagrams, as are all packets here; bytes are UDP payload."""
+    sent_bytes: int
+    received_packets: int
+    received_bytes: int
+    lost_packets: int
+    lost_bytes: int
 
 
 class QuicEndpoint:
@@ -188,6 +214,37 @@ class QuicEndpoint:
         address = link.quic.get_peer_address() if link is not None else None
         return f"{address[0]}:{address[1]}" if address else "unknown"
 
+    @property
+    def connections_open(self) -> int:
+        """Connections there are, those whose peer is unknown yet included."""
+        return len(self._links)
+
+    def snapshot(self) -> tuple[LinkSnapshot, ...]:
+        """Every connection as it is now, the oldest first."""
+        return tuple(self._snapshot_of(link) for link in self._links.values())
+
+    def _snapshot_of(self, link: _Link) -> LinkSnapshot:
+        loss = link.quic._loss
+        rtt_min_s = 0.0 if loss._rtt_min == float("inf") else loss._rtt_min
+        counted = loss._cc
+        assert isinstance(counted, CountedReno)
+        return LinkSnapshot(
+            connection=link.id,
+            address=self.address_of(link.id),
+            is_dialler=link.is_dialler,
+            controller="reno",
+            rtt_us=Micros(int(loss._rtt_smoothed * 1e6)),
+            rtt_min_us=Micros(int(rtt_min_s * 1e6)),
+            window_bytes=loss.congestion_window,
+            in_flight_bytes=loss.bytes_in_flight,
+            sent_packets=link.sent_packets,
+            sent_bytes=link.sent_bytes,
+            received_packets=link.received_packets,
+            received_bytes=link.received_bytes,
+            lost_packets=counted.lost_packets,
+            lost_bytes=counted.lost_bytes,
+        )
+
     def _guarded(self, action: Callable[[_Link], None], link: _Link) -> None:
         """Run what a peer's bytes set off; if it raises, that is our bug and costs one connection."""
         try:
@@ -220,6 +277,7 @@ class QuicEndpoint:
             max_data=STRANGER_BYTES,
             max_stream_data=STRANGER_BYTES,
             max_datagram_size=DATAGRAM_BYTES,
+            congestion_control_algorithm=COUNTED_RENO,
             verify_mode=ssl.CERT_NONE,  # the session pins the key and the certificate
         )
         if not is_client:
@@ -240,6 +298,8 @@ class QuicEndpoint:
         link = self._route(datagram, address)
         if link is None:
             return
+        link.received_packets += 1
+        link.received_bytes += len(datagram)
         now = self._loop.time()
         self._guarded(lambda link: link.quic.receive_datagram(datagram, address, now=now), link)
         if link.quic.get_peer_address() is None:
@@ -349,6 +409,8 @@ class QuicEndpoint:
 
     def _transmit(self, link: _Link) -> None:
         for datagram, address in link.quic.datagrams_to_send(now=self._loop.time()):
+            link.sent_packets += 1
+            link.sent_bytes += len(datagram)
             self._sockets.send(datagram, address)
 
     def _transmit_and_arm(self, link: _Link) -> None:

@@ -45,7 +45,7 @@ class Listen:
 
     host: str
     port: int
-    """UDP port; 0 lets the system choose."""
+    """UDP port, or for metrics TCP; 0 lets the system choose."""
 
     @classmethod
     def parse(cls, text: str) -> "Listen":
@@ -71,6 +71,7 @@ class NodeSettings:
     threads: int | None = None
     kv_mib: int | None = None
     profile: NumericProfile | None = None
+    metrics: Listen | None = None
 
     @classmethod
     def read(cls, file: Path) -> "NodeSettings":
@@ -124,6 +125,8 @@ class NodeSettings:
             config = replace(config, threads=_between("threads", self.threads, THREADS_MAX))
         if self.profile is not None:
             config = replace(config, profile=self.profile)
+        if self.metrics is not None:
+            config = replace(config, metrics=(self.metrics.host, self.metrics.port))
         if self.kv_mib is not None:
             config = replace(config, kv_bytes_max=_between("kv-mib", self.kv_mib, KV_MIB_MAX) * _MIB)
         return config
@@ -203,5 +206,6 @@ _KEYS: Mapping[str, tuple[str, _Convert]] = {
     "threads": ("threads", _integer),
     "kv-mib": ("kv_mib", _integer),
     "profile": ("profile", _profile),
+    "metrics": ("metrics", _listen),
 }
 """Key of the file (a flag's name) to field and conversion."""
