@@ -19,7 +19,7 @@ from odsi_proto.limits import PREFILL_CHUNK_POSITIONS
 from odsi_proto.node.config import ClientConfig
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
 from odsi_proto.node.model import Progress, no_progress, open_model
-from odsi_proto.node.result import FinishReason, GenerationResult, TokenEvent
+from odsi_proto.node.result import Budgets, FinishReason, GenerationResult, TokenEvent
 from odsi_proto.node.tally import Tally
 from odsi_proto.routing.path import Peer, check_path, plan_path
 from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
@@ -192,7 +192,9 @@ class Client:
                 if not ready.done():  # whoever waited may have been cancelled in this turn
                     ready.set_result(None)
             case RowsArrived():
-                self._runs[effect.request].rows.put_nowait(effect)
+                run = self._runs[effect.request]
+                run.tally.arrived(effect.position, effect.transfer_us)
+                run.rows.put_nowait(effect)
             case StatusArrived():
                 self._runs[effect.request].tally.add_status(effect.records)
             case RequestFailed():
@@ -249,7 +251,9 @@ class Client:
 
     async def _open(self, positions_max: int) -> _Run:
         request = self._endpoint.new_request_id()
-        run = _Run(request, Tally(self.path), asyncio.get_running_loop().create_future(), asyncio.Queue())
+        budgets = Budgets(first_token_us=FIRST_TOKEN_US, per_token_us=PER_TOKEN_US)
+        tally = Tally(self.path, budgets)
+        run = _Run(request, tally, asyncio.get_running_loop().create_future(), asyncio.Queue())
         for peer in (self.path[0], self.path[-1]):
             await self._connect(peer)
         spec = RequestSpec(
@@ -291,7 +295,7 @@ class Client:
         first_stage = self._connections[self.path[0].participant]
         chunk = self._endpoint.step_positions_max(first_stage, PREFILL_CHUNK_POSITIONS)
         for first in range(0, len(prompt_ids), chunk):
-            self._send(run, prompt_ids[first : first + chunk])
+            self._send(run, Position(first), prompt_ids[first : first + chunk])
             await asyncio.sleep(0)  # what arrived meanwhile gets its turn
         position, text = Position(len(prompt_ids)), ""
         rows = await self._rows_up_to(run, position)
@@ -304,21 +308,24 @@ class Client:
             finish = _finish(is_end, len(tally.token_ids) >= max_tokens, position >= positions_max)
             if finish is not None:
                 break
-            self._send(run, (token,))
+            self._send(run, position, (token,))
             position = Position(position + 1)
             rows = await self._rows_up_to(run, position)
         with suppress(TimeoutError):
             await asyncio.wait_for(tally.wait_reported(run.last_step), REPORT_S)
         yield tally.result(text + stream.finish(), finish)
 
-    def _send(self, run: _Run, tokens: Sequence[int]) -> None:
+    def _send(self, run: _Run, position: Position, tokens: Sequence[int]) -> None:
         if run.error is not None:
             raise run.error
-        with run.tally.embed_us.timed_us():
-            payload = memoryview(encode_rows(self.config.codec, self.model.embed(tokens)))
+        tally = run.tally
+        tally.begin(position, len(tokens))
+        payload = memoryview(encode_rows(self.config.codec, self.model.embed(tokens)))
+        tally.embedded()
         (step,) = self._endpoint.send_step(run.request, tokens, payload, now=now_us())
         assert isinstance(step, SendStep)
-        run.tally.sent_bytes.add(len(step.header) + len(step.payload))
+        # Before it leaves: whoever receives it may be at work before this thread goes on.
+        tally.sent(len(step.header) + len(step.payload))
         self._driver.act((step,))
 
     async def _rows_up_to(self, run: _Run, end: Position) -> RowsArrived:
@@ -332,13 +339,12 @@ class Client:
                 return arrived
 
     def _sample(self, tally: Tally, sampler: Sampler, arrived: RowsArrived) -> int:
-        head_us, sample_us = tally.head_us, tally.sample_us
-        with head_us.timed_us():
-            rows = decode_rows(self.config.codec, arrived.payload, self.model.config.width)
-            logits = self.model.logits(rows[-1])
-        with sample_us.timed_us():
-            token = sampler.pick(logits)
-        tally.token(token)
+        tally.begin_head()
+        rows = decode_rows(self.config.codec, arrived.payload, self.model.config.width)
+        logits = self.model.logits(rows[-1])
+        tally.headed()
+        token = sampler.pick(logits)
+        tally.sampled(token)
         return token
 
     def _fail(self, effect: RequestFailed) -> None:
