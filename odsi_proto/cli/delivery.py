@@ -1,13 +1,16 @@
 """What a generation shows: tokens as they come, then the result as JSON (docs/json.md) or a table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import assert_never
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from odsi_proto.cli.files import write_atomically
+from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import Output
+from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.node.result import ClientReport, GenerationResult, Spread, StageReport, TokenEvent
 from odsi_proto.wire.identity import participant_short, participant_text
 
@@ -17,6 +20,8 @@ class Delivery:
     """Takes what a generation yields, shows it, and keeps the result."""
 
     output: Output
+    pieces: list[str] = field(default_factory=list, init=False)
+    """What each token added to the text."""
     _shown: int = field(default=0, init=False)
     """Characters of the text that were streamed."""
     _result: GenerationResult | None = field(default=None, init=False)
@@ -34,6 +39,7 @@ class Delivery:
                 fields = {"token_id": item.token_id, "position": item.position, "text": item.text}
                 self.output.stream("token", fields, text=item.text)
                 self._shown += len(item.text)
+                self.pieces.append(item.text)
             case GenerationResult():
                 # A character that the last token left incomplete was held back until now.
                 self.output.stream_rest(item.text[self._shown :])
@@ -59,30 +65,49 @@ def result_fields(result: GenerationResult) -> dict[str, object]:
     }
 
 
+PART_HEADINGS = ("stage", "part", "transfer", "queue", "compute", "coord.", "mean", "p50", "p99", "bytes")
+
+
 def result_table(result: GenerationResult) -> Table:
     """Where the time and the bytes of one token go: a line for each part, and they add up."""
     title = "ms per token, over the decode steps; means add up to the token's"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("stage", no_wrap=True)
-    table.add_column("part", no_wrap=True)
-    for heading in ("transfer", "queue", "compute", "coord.", "mean", "p50", "p99", "bytes"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, heading in enumerate(PART_HEADINGS):
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+    for cells in part_rows(result):
+        table.add_row(*cells)
+    return table
+
+
+def part_rows(result: GenerationResult) -> Iterator[tuple[str, ...]]:
+    """The cells under :data:`PART_HEADINGS`."""
     client, none = result.client, ("", "", "", "")
-    table.add_row("client", "embed", *none, *_spread(client.embed), "")
-    table.add_row("", "send", *none, *_spread(client.send), str(client.bytes_per_token))
+    yield ("client", "embed", *none, *_spread(client.embed), "")
+    yield ("", "send", *none, *_spread(client.send), str(client.bytes_per_token))
     for index, stage in enumerate(result.stages):
         parts = (stage.transfer, stage.queue, stage.compute, stage.coordination)
         name = f"{index}" if stage.participant is None else f"{index} {participant_short(stage.participant)}"
         means = (_ms(part.mean_us) for part in parts)
-        table.add_row(
-            name, f"layers {stage.layers}", *means, *_spread(stage.total), str(stage.bytes_per_token)
-        )
-    table.add_row("client", "return", _ms(client.returned.mean_us), *none[1:], *_spread(client.returned), "")
+        yield (name, str(stage.layers), *means, *_spread(stage.total), str(stage.bytes_per_token))
+    yield ("client", "return", _ms(client.returned.mean_us), *none[1:], *_spread(client.returned), "")
     for what, part in (("head", client.head), ("sample", client.sample), ("caller", client.caller)):
-        table.add_row("", what, *none, *_spread(part), "")
-    table.add_row("", "unaccounted", *none, *_spread(result.unaccounted), "", end_section=True)
-    table.add_row("token", "", *none, *_spread(result.token), "")
-    return table
+        yield ("", what, *none, *_spread(part), "")
+    yield ("", "unaccounted", *none, *_spread(result.unaccounted), "")
+    yield ("token", "", *none, *_spread(result.token), "")
+
+
+def write_waterfall(file: Path, delivery: Delivery, options: GenerationOptions, output: Output) -> None:
+    """The page of a delivered generation; raises ``ConfigError`` if it can not be written."""
+    from odsi_proto.cli.waterfall import Request, waterfall  # noqa: PLC0415  # it takes our table
+
+    request = Request(
+        model=(options.model or default_model_path()).name,
+        profile=options.profile or PROFILE_DEFAULT,
+        prompt=options.prompt,
+        pieces=delivery.pieces,
+    )
+    write_atomically(file, waterfall(delivery.result, request))
+    output.note(f"the waterfall is in {file}")
 
 
 def summary(result: GenerationResult) -> str:

@@ -95,6 +95,12 @@ def threads_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--threads", type=threads, default=1, show_default=True, help=text)(command)
 
 
+def waterfall_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--waterfall``: a page about one request."""
+    text = "Write where the time of every token went, as one HTML file."
+    return click.option("--waterfall", type=FILE, help=text)(command)
+
+
 def log_level_option(default: str) -> Decorator:
     """``--log-level``: how much of what happens is written to standard error."""
     levels = click.Choice(["debug", "info", "warning", "error"])
