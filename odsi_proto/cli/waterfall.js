@@ -6,7 +6,7 @@
   const [POSITION, POSITIONS, BEGUN, EMBED, SEND, RETURN, ARRIVED, HEAD, SAMPLE, DONE, HOPS] = Array(11).keys();
   const HOP_PARTS = ["transfer", "queue", "compute", "coordination"];
   const REMAINING = 4;
-  const ROW = 18, PRINTED_MAX = 240;
+  const ROW = 18, PRINTED_MAX = 240, STAGES_IN_FULL = 6;
   const KINDS = [
     ["caller", "the program that takes the tokens"], ["embed", "client: embed, send, head, sample"], ["transfer", "on the way"],
     ["queue", "waits for its turn"], ["compute", "in the layers"], ["coordination", "else in the stage"], ["unaccounted", "nobody measured it"],
@@ -27,7 +27,9 @@
 
   function rowOf(step, before, zero, isFirst) {
     const sent = step[BEGUN] + step[EMBED], parts = [];
-    const put = (kind, label, from, took, stage) => { if (took > 0) parts.push({ kind, label, from: from - zero, took, stage }); };
+    const put = (kind, label, from, took, stage, said = took) => {
+      if (took > 0) parts.push({ kind, label, from: from - zero, took, stage, said });
+    };
     if (before) put("caller", "caller", before[DONE], step[BEGUN] - before[DONE]);
     put("embed", "embed", step[BEGUN], step[EMBED]);
     put("send", "send", sent, step[SEND]);
@@ -38,13 +40,11 @@
     step[HOPS].forEach((hop, stage) => {
       if (!hop) return;
       HOP_PARTS.forEach((kind, index) => {
-        put(kind, `stage ${stage} ${kind}`, at, hop[index] * shrink, stage);
-        if (parts.length) parts[parts.length - 1].said = hop[index];
+        put(kind, `stage ${stage} ${kind}`, at, hop[index] * shrink, stage, hop[index]);
         at += hop[index] * shrink;
       });
     });
-    put("return", "return", at, step[RETURN] * shrink);
-    if (step[RETURN] && parts.length) parts[parts.length - 1].said = step[RETURN];
+    put("return", "return", at, step[RETURN] * shrink, undefined, step[RETURN]);
     at += step[RETURN] * shrink;
     const head = step[DONE] - step[HEAD] - step[SAMPLE];
     put("unaccounted", "unaccounted", at, head - at);
@@ -83,7 +83,7 @@
       for (const row of some) for (const part of row.parts) {
         const sum = sums.get(part.label) || { ...part, took: 0, said: 0, from: 0 };
         sum.took += part.took / some.length;
-        sum.said += (part.said ?? part.took) / some.length;
+        sum.said += part.said / some.length;
         sums.set(part.label, sum);
       }
       let at = 0;
@@ -185,9 +185,18 @@
       const row = this.rows[index], out = [];
       const say = (text, isChosen) => out.push(made(isChosen ? "b" : "span", "", `${text}\n`));
       say(`${row.name} ${row.small}   ${ms(row.took)} ms`);
+      const isShort = data.stages.length <= STAGES_IN_FULL;
       row.parts.forEach((part, number) => {
+        // Of a long path a line for each stage, and the parts of the one that is pointed at.
+        const isAsked = chosenPart >= 0 && row.parts[chosenPart].stage === part.stage;
+        if (part.stage !== undefined && !isShort && !isAsked) {
+          if (row.parts[number - 1]?.stage === part.stage) return;
+          const all = row.parts.filter((other) => other.stage === part.stage).reduce((sum, other) => sum + other.said, 0);
+          say(`${ms(all).padStart(10)}  stage ${part.stage}`);
+          return;
+        }
         const who = part.stage === undefined ? "" : `  ${data.stages[part.stage].name} ${data.stages[part.stage].layers}`;
-        say(`${ms(part.said ?? part.took).padStart(10)}  ${part.label}${part.kind === "transfer" ? who : ""}`, number === chosenPart);
+        say(`${ms(part.said).padStart(10)}  ${part.label}${part.kind === "transfer" ? who : ""}`, number === chosenPart);
       });
       if (row.over) say(`the estimates of the way are ${ms(row.over)} ms too long: drawn shorter`);
       if (row.spent >= 0) say(`nothing was left when it came to stage ${row.spent}`);
