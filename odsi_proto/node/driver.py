@@ -113,8 +113,9 @@ class Driver:
                 case SendControl():
                     self.quic.send_control(effect.connection, effect.data)
                 case SendStep():
-                    self.quic.send_step(effect.connection, effect.header, effect.payload)
-                    observer.step_sent(effect.remaining_us)
+                    step = effect
+                    self.quic.send_step(step.connection, step.header, step.payload, step.remaining_us)
+                    observer.step_sent(step.remaining_us)
                 case StopStream():
                     self.quic.stop_stream(effect.connection, effect.stream, effect.code)
                 case Close():

@@ -2,16 +2,18 @@
 
 One endpoint dials and accepts over the same port, so a node behind NAT is reached on the path it
 opened. Nothing is sent until :meth:`QuicEndpoint.flush`, which drivers call once per turn: what a
-turn produced shares packets.
+turn produced shares packets, and :class:`~odsi_proto.node.send_queue.SendQueue` orders it over all
+connections.
 """
 
 import asyncio
 import ssl
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple, Protocol
+from math import inf
+from typing import Protocol
 
 import structlog
 from aioquic._buffer import Buffer
@@ -22,20 +24,23 @@ from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation,
 from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
-from odsi_proto.node.credit import STRANGER_BYTES, CreditedConnection
-from odsi_proto.node.loss_count import COUNTED_RENO, CountedReno
+from odsi_proto.node.connection import OrderedConnection
+from odsi_proto.node.credit import STRANGER_BYTES
+from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank, SendQueue
+from odsi_proto.node.snapshots import LinkSnapshot, LossCount, way_of
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
+from odsi_proto.node.uplink import Uplink
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.units import ConnectionId, Micros, ParticipantId
 from odsi_proto.wire.codepoints import ALPN, ErrorCode
 
 log = structlog.get_logger(__name__)
 
-DATAGRAM_BYTES = 1232
-"""UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
-
 _UNSENT_BYTES_MAX = 8 << 20
 """Control bytes that wait for a peer who grants no credit; more closes the connection."""
+
+_WAITING_BYTES_MAX = 256 << 20
+"""Bytes of steps that wait for it; as much as a peer may announce to us (``Limits.incoming_bytes_max``)."""
 
 _ACK_DELAY_S_MAX = 0.025
 """A peer may announce seconds, and the silence after which it is lost would grow with them."""
@@ -72,7 +77,7 @@ class _Link:
     """One QUIC connection and what the endpoint keeps beside it."""
 
     id: ConnectionId
-    quic: CreditedConnection
+    quic: OrderedConnection
     is_dialler: bool
     expected: ParticipantId | None
     control_stream: int | None = None
@@ -82,38 +87,25 @@ class _Link:
     pinger: asyncio.TimerHandle | None = None
     deadline: asyncio.TimerHandle | None = None
     """Ends the connection unless its peer is authenticated before."""
-    sent_packets: int = 0
-    sent_bytes: int = 0
     received_packets: int = 0
     received_bytes: int = 0
+    losses: LossCount = field(init=False)
 
-
-class LinkSnapshot(NamedTuple):
-    """What one connection has done, and how its way is."""
-
-    connection: ConnectionId
-    address: str
-    is_dialler: bool
-    controller: str
-    rtt_us: Micros
-    """Smoothed; 0 before there is one, as is the next."""
-    rtt_min_us: Micros
-    window_bytes: int
-    in_flight_bytes: int
-    sent_packets: int
-    """Datagrams, as are all packets here; bytes are UDP payload."""
-    sent_bytes: int
-    received_packets: int
-    received_bytes: int
-    lost_packets: int
-    lost_bytes: int
+    def __post_init__(self) -> None:
+        self.losses = LossCount(self.quic._loss)
 
 
 class QuicEndpoint:
     """All QUIC connections of one participant in one process."""
 
     def __init__(
-        self, handler: QuicHandler, *, certificate: Certificate, limits: Limits, alpn: str = ALPN
+        self,
+        handler: QuicHandler,
+        *,
+        certificate: Certificate,
+        limits: Limits,
+        alpn: str = ALPN,
+        uplink: Uplink | None = None,
     ) -> None:
         self._handler = handler
         self._certificate = certificate
@@ -124,6 +116,9 @@ class QuicEndpoint:
         self._links: dict[ConnectionId, _Link] = {}
         self._by_cid: dict[bytes, _Link] = {}
         self._dirty: dict[ConnectionId, _Link] = {}
+        """Links that something happened on since the last flush."""
+        self.queue = SendQueue(uplink)
+        self._uplink_timer: asyncio.TimerHandle | None = None
         self._ids = count(1)
         self._is_shut_down = False
         self._accepting = self._configuration(is_client=False)
@@ -137,7 +132,7 @@ class QuicEndpoint:
         address = await self._sockets.resolve(host, port)
         if self._is_shut_down:
             raise PeerError("this side is shutting down")
-        quic = CreditedConnection(configuration=self._configuration(is_client=True))
+        quic = OrderedConnection(configuration=self._configuration(is_client=True))
         quic.connect(address, now=self._loop.time())
         link = self._add(quic, is_dialler=True, expected=expected)
         self._by_cid[quic.host_cid] = link
@@ -164,15 +159,26 @@ class QuicEndpoint:
         if len(link.quic._streams[link.control_stream].sender._buffer) > _UNSENT_BYTES_MAX:
             self._give_up(link, ErrorCode.OVERLOADED, "the peer does not read what it is sent")
 
-    def send_step(self, connection: ConnectionId, header: bytes, payload: memoryview) -> None:
-        """Open a stream, send header and payload, finish it."""
+    def send_step(
+        self, connection: ConnectionId, header: bytes, payload: memoryview, remaining_us: Micros
+    ) -> None:
+        """Queue a step that is to arrive within ``remaining_us``: a stream with header and payload."""
+        self._send(connection, (header, payload), Rank.STEP, self._loop.time() + remaining_us / 1e6)
+
+    def send_bulk(self, connection: ConnectionId, data: bytes | memoryview) -> None:
+        """Queue bytes that no deadline waits for, as a stream of their own."""
+        self._send(connection, (data,), Rank.BULK, inf)
+
+    def _send(
+        self, connection: ConnectionId, parts: tuple[bytes | memoryview, ...], rank: Rank, deadline_s: float
+    ) -> None:
         link = self._links.get(connection)
         if link is None:
             return
-        stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
-        link.quic.send_stream_data(stream, header)
-        link.quic.send_stream_data(stream, payload, end_stream=True)  # type: ignore[arg-type]  # only appended
+        self.queue.push(connection, *parts, rank=rank, deadline_s=deadline_s)
         self._dirty[connection] = link
+        if self.queue.waiting_bytes(connection) > _WAITING_BYTES_MAX:
+            self._give_up(link, ErrorCode.OVERLOADED, "the peer does not take the steps it is sent")
 
     def stop_stream(self, connection: ConnectionId, stream: int, code: int) -> None:
         """Ask the peer to stop sending on one of its streams; of one that has ended, nothing."""
@@ -197,16 +203,23 @@ class QuicEndpoint:
         self._is_shut_down = True
         for link in tuple(self._links.values()):
             self.close(link.id, ErrorCode.NO_ERROR, "")
+        if self._uplink_timer is not None:
+            self._uplink_timer.cancel()
         self._sockets.close()
 
     def flush(self) -> None:
-        """Send what is due on every connection that something happened on."""
+        """Send what is due, over all connections in the order of its urgency."""
+        touched: dict[ConnectionId, _Link] = {}
         while self._dirty:
             _, link = self._dirty.popitem()
+            touched[link.id] = link
             self._guarded(self._drain_events, link)
+        for connection in touched:
+            self.queue.touch(connection)
+        self._transmit_all()
+        for link in touched.values():
             if link.id in self._links:
-                self._dirty.pop(link.id, None)  # what its own events marked goes out now
-                self._guarded(self._transmit_and_arm, link)
+                self._arm(link)
 
     def address_of(self, connection: ConnectionId) -> str:
         """Where the peer is, for messages."""
@@ -221,39 +234,37 @@ class QuicEndpoint:
 
     def snapshot(self) -> tuple[LinkSnapshot, ...]:
         """Every connection as it is now, the oldest first."""
-        return tuple(self._snapshot_of(link) for link in self._links.values())
-
-    def _snapshot_of(self, link: _Link) -> LinkSnapshot:
-        loss = link.quic._loss
-        rtt_min_s = 0.0 if loss._rtt_min == float("inf") else loss._rtt_min
-        counted = loss._cc
-        assert isinstance(counted, CountedReno)
-        return LinkSnapshot(
-            connection=link.id,
-            address=self.address_of(link.id),
-            is_dialler=link.is_dialler,
-            controller="reno",
-            rtt_us=Micros(int(loss._rtt_smoothed * 1e6)),
-            rtt_min_us=Micros(int(rtt_min_s * 1e6)),
-            window_bytes=loss.congestion_window,
-            in_flight_bytes=loss.bytes_in_flight,
-            sent_packets=link.sent_packets,
-            sent_bytes=link.sent_bytes,
-            received_packets=link.received_packets,
-            received_bytes=link.received_bytes,
-            lost_packets=counted.lost_packets,
-            lost_bytes=counted.lost_bytes,
+        lanes = {lane.connection: lane for lane in self.queue.lanes}
+        return tuple(
+            LinkSnapshot(
+                connection=link.id,
+                address=self.address_of(link.id),
+                is_dialler=link.is_dialler,
+                **way_of(link.quic)._asdict(),
+                sent_packets=lanes[link.id].sent_packets,
+                sent_bytes=lanes[link.id].sent_bytes,
+                received_packets=link.received_packets,
+                received_bytes=link.received_bytes,
+                lost_packets=link.losses.packets,
+                lost_bytes=link.losses.bytes,
+            )
+            for link in self._links.values()
+            if link.id in lanes
         )
 
     def _guarded(self, action: Callable[[_Link], None], link: _Link) -> None:
-        """Run what a peer's bytes set off; if it raises, that is our bug and costs one connection."""
+        """Run what a peer's bytes set off."""
         try:
             action(link)
         except Exception:
-            # Logged as text: a renderer that shows local variables would show keys.
-            bug, peer = traceback.format_exc(), self.address_of(link.id)
-            self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
-            log.error("bug", peer=peer, traceback=bug)
+            self._bug(link)
+
+    def _bug(self, link: _Link) -> None:
+        """An exception was raised by what a peer's bytes set off: our bug, which costs one connection."""
+        # Logged as text: a renderer that shows local variables would show keys.
+        bug, peer = traceback.format_exc(), self.address_of(link.id)
+        self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
+        log.error("bug", peer=peer, traceback=bug)
 
     def _give_up(self, link: _Link, code: ErrorCode, reason: str) -> None:
         """Close a connection on our own account, and tell the handler."""
@@ -277,7 +288,6 @@ class QuicEndpoint:
             max_data=STRANGER_BYTES,
             max_stream_data=STRANGER_BYTES,
             max_datagram_size=DATAGRAM_BYTES,
-            congestion_control_algorithm=COUNTED_RENO,
             verify_mode=ssl.CERT_NONE,  # the session pins the key and the certificate
         )
         if not is_client:
@@ -285,13 +295,14 @@ class QuicEndpoint:
             configuration.private_key = self._certificate.private_key
         return configuration
 
-    def _add(self, quic: CreditedConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
+    def _add(self, quic: OrderedConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
         link = _Link(ConnectionId(next(self._ids)), quic, is_dialler, expected)
         limit_us = self._limits.answer_us_max if is_dialler else self._limits.handshake_us_max
         seconds = limit_us / 1e6
         link.deadline = self._loop.call_later(seconds, self._handshake_overdue, link)
         self._links[link.id] = link
         self._dirty[link.id] = link
+        self.queue.add(link.id, quic)
         return link
 
     def _datagram_received(self, datagram: bytes, address: SocketAddress) -> None:
@@ -332,7 +343,7 @@ class QuicEndpoint:
         )
         if not is_opening or len(self._links) >= self._limits.connections_max:
             return None
-        quic = CreditedConnection(
+        quic = OrderedConnection(
             configuration=self._accepting, original_destination_connection_id=header.destination_cid
         )
         link = self._add(quic, is_dialler=False, expected=None)
@@ -407,15 +418,26 @@ class QuicEndpoint:
         said = f": {event.reason_phrase}" if event.reason_phrase else ""
         return f"closed by the peer, {ErrorCode.name_of(event.error_code)}{said}"
 
+    def _transmit_all(self) -> None:
+        now = self._loop.time()
+        while True:
+            try:
+                for datagram, address in self.queue.transmit(now):
+                    self._sockets.send(datagram, address)
+                break
+            except Exception:
+                link = self._links.get(self.queue.turn)
+                if link is None:
+                    raise
+                self._bug(link)
+        if self._uplink_timer is not None:
+            self._uplink_timer.cancel()
+        at = self.queue.next_time(now)
+        self._uplink_timer = None if at is None else self._loop.call_at(at, self._transmit_all)
+
     def _transmit(self, link: _Link) -> None:
         for datagram, address in link.quic.datagrams_to_send(now=self._loop.time()):
-            link.sent_packets += 1
-            link.sent_bytes += len(datagram)
             self._sockets.send(datagram, address)
-
-    def _transmit_and_arm(self, link: _Link) -> None:
-        self._transmit(link)
-        self._arm(link)
 
     def _arm(self, link: _Link) -> None:
         at = link.quic.get_timer()
@@ -435,6 +457,7 @@ class QuicEndpoint:
     def _remove(self, link: _Link) -> None:
         self._links.pop(link.id, None)
         self._dirty.pop(link.id, None)
+        self.queue.remove(link.id)
         for cid in [cid for cid, other in self._by_cid.items() if other is link]:
             del self._by_cid[cid]
         for handle in (link.timer, link.pinger, link.deadline):

@@ -6,6 +6,7 @@ Runs in the event loop's thread: some tens of microseconds and a few for each co
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isinf
 from typing import NamedTuple
 
 from odsi_proto import __version__
@@ -14,8 +15,9 @@ from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.node.driver import Driver, now_us
 from odsi_proto.node.histogram import Buckets
 from odsi_proto.node.observe import HISTORY_INTERVAL_US, Observer
-from odsi_proto.node.quic import LinkSnapshot
-from odsi_proto.node.status import ConnectionStatus, NodeStatus
+from odsi_proto.node.send_queue import Message
+from odsi_proto.node.snapshots import LinkSnapshot, waiting_of
+from odsi_proto.node.status import LISTED_MAX, ConnectionStatus, NodeStatus, WaitingMessage
 from odsi_proto.units import ConnectionId, Micros, ParticipantId
 from odsi_proto.wire.identity import participant_text
 
@@ -91,6 +93,7 @@ class Vitals:
 
     def _status(self, now: Micros, block_bytes: int) -> NodeStatus:
         facts, seen, quic = self._facts, self._observer, self._driver.quic
+        unsent = waiting_of(quic.queue, LISTED_MAX)
         return NodeStatus(
             participant=participant_text(facts.participant),
             version=__version__,
@@ -120,9 +123,9 @@ class Vitals:
             requests=seen.requests(),
             waiting_steps=seen.steps_queued,
             waiting=seen.waiting(),
-            sending_messages=0,
-            sending_bytes=0,
-            sending=(),
+            sending_messages=unsent.messages,
+            sending_bytes=unsent.unsent_bytes,
+            sending=tuple(self._message(message) for message in unsent.tightest),
             history=seen.history(),
         )
 
@@ -146,6 +149,16 @@ class Vitals:
             lost_packets=link.lost_packets,
             sent_bytes_per_s=sent,
             received_bytes_per_s=received,
+        )
+
+    def _message(self, message: Message) -> WaitingMessage:
+        participant = self._observer.peers.get(message.connection)
+        slack_us = None if isinf(message.deadline_s) else int((message.deadline_s - self._loop.time()) * 1e6)
+        return WaitingMessage(
+            kind=message.rank.name.lower(),
+            participant="" if participant is None else participant_text(participant),
+            slack_us=slack_us,
+            unsent_bytes=message.unsent_bytes,
         )
 
     def _sample(self) -> None:

@@ -115,7 +115,7 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
         connection = await one.dial(host, port, None)
         await dialler.wait(lambda: dialler.bindings)
         one.send_control(connection, b"control")
-        one.send_step(connection, b"header", memoryview(b"payload"))
+        one.send_step(connection, b"header", memoryview(b"payload"), Micros(1_000_000))
         one.flush()
         await acceptor.wait(lambda: len(acceptor.received) == 2)
         one.shut_down()

@@ -15,7 +15,9 @@ TRANSFER_US, QUEUE_US, COORDINATION_US = 500, 300, 80
 class Generation:
     """Steps of a path of ``stages`` stages; what each part takes is above, compute is said."""
 
-    def __init__(self, stages: int = 3, *, prompt: int = 1, budgets: tuple[int, int] = (10**6, 10**5)) -> None:
+    def __init__(
+        self, stages: int = 3, *, prompt: int = 1, budgets: tuple[int, int] = (10**6, 10**5)
+    ) -> None:
         self.now_us = 5_000
         path = [
             Peer(

@@ -1,0 +1,347 @@
+"""One order for everything that a node sends, over all its connections: the most urgent bytes first.
+
+Theory of operation. A step waits here as a message, not in a QUIC stream: the stream is opened when its
+first packet can leave (late binding), so that whatever becomes urgent meanwhile goes before it, on this
+connection or another. A connection is a *lane*: a heap of its waiting messages. :meth:`SendQueue.transmit`
+puts the lanes that something happened on in the order of their most urgent message and lets the first one
+send as much as is more urgent than what the next lane has, again and again. A lane whose window or pacing
+is used up drops out until an acknowledgement or a timer brings it back. A packet costs O(log n) in lanes
+and messages.
+
+Order. Signalling first: control streams, acknowledgements. Then steps by deadline; then steps whose
+deadline is past, because sending them first would make the rest late, too; then records (commitments);
+then bulk, whatever no deadline waits for. Equal deadlines go by arrival. Work that a deadline waits for
+inherits it: it is pushed as a step, or :meth:`SendQueue.hasten` makes it one. Nobody starves: a class
+that waits gets at least its floor of the bytes. An :class:`~odsi_proto.node.uplink.Uplink` bounds what
+leaves all lanes together.
+
+Sans-IO: time is an argument, in seconds on the loop's clock as aioquic wants it; datagrams are returned.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heapify, heappop, heappush
+from itertools import count, islice
+from math import inf
+
+from aioquic.quic.connection import NetworkAddress
+
+from odsi_proto.node.connection import FIRST, OrderedConnection, Urgency
+from odsi_proto.node.uplink import Uplink
+from odsi_proto.units import ConnectionId
+
+
+class Rank(IntEnum):
+    """Classes of messages: a lower one is sent first."""
+
+    STEP = 0
+    """An activation, or whatever its deadline waits for."""
+    LATE = 1
+    """A step whose deadline is past; nobody pushes one, a waiting step becomes it."""
+    RECORD = 2
+    """Commitments and other small statements that no token waits for."""
+    BULK = 3
+    """State and model transfer that no deadline waits for."""
+
+
+FLOORS: dict[Rank, float] = {Rank.LATE: 1 / 4, Rank.RECORD: 1 / 16, Rank.BULK: 1 / 16}
+"""The part of the bytes that a class gets while it waits, whatever is more urgent. A late step is still
+what somebody waits for; one packet in sixteen makes a step of six packets no later than one packet does."""
+
+_SLICE_BYTES = 32 << 10
+"""Given to a stream at once: more than a burst of the pacer, so that no turn ends for want of data."""
+
+_TURN_BYTES_MAX = 1 << 20
+"""More than any burst of the pacer: a lane without a rival is bounded by its own window and pacing."""
+
+_PAYEES_MAX = 4
+"""Messages tried for a floor: if the lanes of so many can not send, the next packet tries again."""
+
+DATAGRAM_BYTES = 1232
+"""UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
+
+_OVERHEAD_BYTES = 45
+"""Of a full datagram what is not payload: short header, frame header, authentication tag."""
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """Bytes that leave on a stream of their own."""
+
+    connection: ConnectionId
+    parts: list[memoryview]
+    """What was not given to a stream yet."""
+    unsent_bytes: int
+    rank: Rank
+    deadline_s: float
+    """On the loop's clock; infinite where there is none."""
+    number: int
+    """Order of arrival."""
+    stream: int | None = None
+    """Known once the first packet could leave."""
+
+    @property
+    def urgency(self) -> Urgency:
+        """What it is ordered by."""
+        return self.rank, self.deadline_s, self.number
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One connection and what waits for it."""
+
+    connection: ConnectionId
+    quic: OrderedConnection
+    waiting: list[tuple[Urgency, Message]] = field(default_factory=list)
+    """A heap; an entry whose urgency is no longer its message's is passed over."""
+    waiting_bytes: int = 0
+    sent_packets: int = 0
+    sent_bytes: int = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something left that the congestion window has room for."""
+        quic = self.quic
+        return quic.room_bytes >= quic.datagram_bytes and (
+            self.head() is not None or quic.urgency is not None
+        )
+
+    def head(self) -> Message | None:
+        """The most urgent message."""
+        while self.waiting:
+            urgency, message = self.waiting[0]
+            if message.unsent_bytes and message.urgency == urgency:
+                return message
+            heappop(self.waiting)
+        return None
+
+
+class SendQueue:
+    """What waits to be sent, and in which order it goes."""
+
+    def __init__(self, uplink: Uplink | None = None) -> None:
+        self.uplink = uplink or Uplink()
+        self._lanes: dict[ConnectionId, Lane] = {}
+        self.turn = ConnectionId(0)
+        """Whose turn it is while :meth:`transmit` runs."""
+        self._ready: dict[ConnectionId, Lane] = {}
+        self._held: dict[ConnectionId, Lane] = {}
+        """Lanes that only the uplink keeps from sending."""
+        self._numbers = count()
+        self._waiting: dict[Rank, dict[int, Message]] = {rank: {} for rank in FLOORS}
+        """By class with a floor, in order of arrival."""
+        self._owed_bytes: dict[Rank, float] = dict.fromkeys(FLOORS, 0.0)
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Every connection."""
+        return tuple(self._lanes.values())
+
+    def add(self, connection: ConnectionId, quic: OrderedConnection) -> None:
+        """A connection exists from now on."""
+        self._lanes[connection] = self._ready[connection] = Lane(connection, quic)
+
+    def remove(self, connection: ConnectionId) -> None:
+        """A connection is gone, and what waited for it."""
+        lane = self._lanes.pop(connection, None)
+        if lane is not None:
+            for _, message in lane.waiting:
+                self._forget(message)
+        self._ready.pop(connection, None)
+        self._held.pop(connection, None)
+
+    def push(
+        self,
+        connection: ConnectionId,
+        *parts: bytes | memoryview,
+        rank: Rank,
+        deadline_s: float = inf,
+    ) -> Message:
+        """Put bytes in the queue that are to leave on a new stream, finished after them."""
+        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        unsent_bytes = sum(view.nbytes for view in views)
+        message = Message(connection, views, unsent_bytes, rank, deadline_s, next(self._numbers))
+        lane = self._lanes[connection]
+        lane.waiting_bytes += unsent_bytes
+        self._wait(lane, message)
+        return message
+
+    def hasten(self, message: Message, deadline_s: float) -> None:
+        """A deadline waits for a message from now on: it inherits it."""
+        lane = self._lanes.get(message.connection)
+        if lane is None or not message.unsent_bytes or (message.rank, message.deadline_s) <= (0, deadline_s):
+            return
+        self._forget(message)
+        message.rank, message.deadline_s = Rank.STEP, deadline_s
+        self._wait(lane, message)
+        if message.stream is not None:
+            lane.quic.rank(message.stream, message.urgency)
+
+    def touch(self, connection: ConnectionId) -> None:
+        """Something happened on a connection that may let it send."""
+        lane = self._lanes.get(connection)
+        if lane is not None:
+            self._ready[connection] = lane
+
+    def waiting_bytes(self, connection: ConnectionId) -> int:
+        """Of messages that are not with a stream yet."""
+        lane = self._lanes.get(connection)
+        return 0 if lane is None else lane.waiting_bytes
+
+    def next_time(self, now: float) -> float | None:
+        """When the uplink lets a held lane send again; None if it holds nothing."""
+        return self.uplink.next_time(now) if self._held else None
+
+    def transmit(self, now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
+        """Everything that may leave now, in order.
+
+        An exception is a bug in one lane, whose connection :attr:`turn` names; the others stay ready.
+        """
+        if self._held and self.uplink.allowance(Rank.BULK, now) > 0:
+            self._ready.update(self._held)
+            self._held.clear()
+        order = [(self._urgency(lane, now), connection) for connection, lane in self._ready.items()]
+        heapify(order)
+        while order:
+            urgency, connection = heappop(order)
+            lane = self._ready.get(connection)
+            if lane is None:
+                continue  # removed meanwhile
+            self.turn = connection
+            limit_bytes = self.uplink.allowance(urgency[0], now)
+            if limit_bytes <= 0:
+                self._held[connection] = lane
+                sent = []
+            else:
+                rival = order[0][0] if order else None
+                sent = self._send(lane, rival, max(limit_bytes, DATAGRAM_BYTES), now)
+            if sent:
+                yield from sent
+                self._account(lane, urgency[0], sent, now)
+                yield from self._pay(now)
+            if sent and connection in self._ready and lane.has_more:
+                heappush(order, (self._urgency(lane, now), connection))
+            else:
+                self._ready.pop(connection, None)
+
+    def _urgency(self, lane: Lane, now: float) -> Urgency:
+        """Of the most urgent thing on a lane; an acknowledgement may be due on one that has nothing else."""
+        head = self._head(lane, now)
+        inside = lane.quic.urgency
+        if head is None:
+            return inside or FIRST
+        return min(inside, head.urgency) if inside else head.urgency
+
+    def _head(self, lane: Lane, now: float) -> Message | None:
+        """The most urgent message that waits, after those that have become late gave way."""
+        head = lane.head()
+        while head is not None and head.rank is Rank.STEP and head.deadline_s < now:
+            head.rank = Rank.LATE
+            self._wait(lane, head)
+            head = lane.head()
+        return head
+
+    def _send(
+        self, lane: Lane, rival: Urgency | None, limit_bytes: float, now: float
+    ) -> list[tuple[bytes, NetworkAddress]]:
+        """Let a lane send what is at least as urgent as what its rival has."""
+        quic = lane.quic
+        fed_bytes = self._feed(lane, rival, limit_bytes, now)
+        if rival is not None:
+            packets = max(1, -(-fed_bytes // (quic.datagram_bytes - _OVERHEAD_BYTES)))
+            limit_bytes = min(limit_bytes, packets * quic.datagram_bytes)
+        return quic.datagrams_within(now, int(min(limit_bytes, _TURN_BYTES_MAX)))
+
+    def _feed(self, lane: Lane, rival: Urgency | None, limit_bytes: float, now: float) -> int:
+        """Give streams what can leave now of the messages that are more urgent than what streams have."""
+        quic, fed_bytes = lane.quic, 0
+        stuck: list[tuple[Urgency, Message]] = []
+        room_bytes = int(min(quic.room_bytes, quic.credit_bytes, limit_bytes, _SLICE_BYTES))
+        while fed_bytes < room_bytes and (message := self._head(lane, now)) is not None:
+            urgency, inside = message.urgency, quic.urgency
+            if (rival is not None and urgency > rival) or (not fed_bytes and inside and inside <= urgency):
+                break
+            if message.stream is None and not quic.can_open:
+                break  # until the peer allows another stream
+            if room_bytes - fed_bytes < min(message.unsent_bytes, quic.datagram_bytes - _OVERHEAD_BYTES):
+                break  # a packet that the window has half a place for waits for the other half
+            given_bytes = self._give(lane, message, room_bytes - fed_bytes)
+            fed_bytes += given_bytes
+            if not given_bytes:  # no credit on its stream: the next one may have
+                stuck.append(heappop(lane.waiting))
+        for entry in stuck:
+            heappush(lane.waiting, entry)
+        return fed_bytes
+
+    def _give(self, lane: Lane, message: Message, room_bytes: int) -> int:
+        """Write up to ``room_bytes`` of a message to its stream, which may be opened for it."""
+        quic = lane.quic
+        if message.stream is None:
+            message.stream = quic.get_next_available_stream_id(is_unidirectional=True)
+            quic.rank(message.stream, message.urgency)
+        room_bytes = min(room_bytes, quic.stream_credit_bytes(message.stream))
+        given_bytes = 0
+        while message.parts and given_bytes < room_bytes:
+            part = message.parts[0]
+            piece = part[: room_bytes - given_bytes]
+            if piece.nbytes == part.nbytes:
+                del message.parts[0]
+            else:
+                message.parts[0] = part[piece.nbytes :]
+            quic.send_stream_data(message.stream, piece, end_stream=not message.parts)  # type: ignore[arg-type]  # only appended
+            given_bytes += piece.nbytes
+        message.unsent_bytes -= given_bytes
+        lane.waiting_bytes -= given_bytes
+        if not message.unsent_bytes:
+            self._forget(message)
+        return given_bytes
+
+    def _account(self, lane: Lane, rank: int, sent: list[tuple[bytes, NetworkAddress]], now: float) -> None:
+        sent_bytes = sum(len(datagram) for datagram, _ in sent)
+        lane.sent_packets += len(sent)
+        lane.sent_bytes += sent_bytes
+        self.uplink.spent(rank, sent_bytes, len(sent), now)
+        for floored, part in FLOORS.items():
+            if floored > rank and self._waiting[floored]:
+                self._owed_bytes[floored] += part * sent_bytes
+            elif floored == rank:
+                self._owed_bytes[floored] = 0.0
+
+    def _pay(self, now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
+        """A packet for each class that has waited for its floor long enough, if one of its lanes can send."""
+        for rank, owed_bytes in self._owed_bytes.items():
+            if owed_bytes < DATAGRAM_BYTES or not self._waiting[rank]:
+                continue
+            self._owed_bytes[rank] = 0.0
+            for message in tuple(islice(self._waiting[rank].values(), _PAYEES_MAX)):
+                sent = self._send_one(self._lanes[message.connection], message, now)
+                if sent:
+                    yield from sent
+                    break
+
+    def _send_one(self, lane: Lane, message: Message, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """One packet of a message, whatever else its lane has."""
+        quic = lane.quic
+        if min(quic.room_bytes, quic.credit_bytes) < quic.datagram_bytes:
+            return []
+        if message.stream is None and not quic.can_open:
+            return []
+        if not self._give(lane, message, quic.datagram_bytes - _OVERHEAD_BYTES):
+            return []
+        assert message.stream is not None
+        quic.rank(message.stream, FIRST)
+        sent = quic.datagrams_within(now, quic.datagram_bytes)
+        quic.rank(message.stream, message.urgency)
+        self._account(lane, message.rank, sent, now)
+        return sent
+
+    def _wait(self, lane: Lane, message: Message) -> None:
+        heappush(lane.waiting, (message.urgency, message))
+        if message.rank in FLOORS:
+            self._waiting[message.rank][message.number] = message
+        self._ready[lane.connection] = lane
+
+    def _forget(self, message: Message) -> None:
+        if message.rank in FLOORS:
+            self._waiting[message.rank].pop(message.number, None)
