@@ -156,10 +156,15 @@ def _measured(
     chunks = -(-len(prompt_ids) // PREFILL_CHUNK_POSITIONS)
     reports = tuple(_stage_report(engine, chunks) for engine in engines)
     tokens_us = [came - before for before, came in pairwise(came_us[1:])]
-    own = _client_report(callers_us[:-1], client, sampler, chunks)
-    known = [own.caller, own.embed, own.head, own.sample, *(report.total for report in reports)]
-    whole = Spread.of(tokens_us)
-    rest_us = whole.mean_us - sum(part.mean_us for part in known)
+    known_us = zip(
+        callers_us,
+        client.embed_us[chunks:],
+        client.head_us[1:],
+        sampler.pick_us[1:],
+        *(engine.step_us[chunks:] for engine in engines),
+        strict=False,  # nothing is embedded after the last token
+    )
+    rest_us = (token_us - sum(parts_us) for token_us, parts_us in zip(tokens_us, known_us, strict=True))
     yield GenerationResult(
         text=tokenizer.decode(token_ids),
         token_ids=tuple(token_ids),
@@ -167,10 +172,10 @@ def _measured(
         finish_reason=_finish_reason(token_ids, tokenizer.end_ids, options.max_tokens),
         first_token_us=Micros(came_us[1] - came_us[0]),
         tokens_per_second=(len(token_ids) - 1) * 1e6 / max(1, came_us[-1] - came_us[1]),
-        token=whole,
-        unaccounted=Spread(rest_us, rest_us, rest_us),
+        token=Spread.of(tokens_us),
+        unaccounted=Spread.of(rest_us),
         stages=reports,
-        client=own,
+        client=_client_report(callers_us[:-1], client, sampler, chunks),
         budgets=None,
         steps=(),
         steps_left_out=0,

@@ -129,7 +129,10 @@ class Driver:
                     observer.established(effect.connection, effect.participant)
                     self._role.perform(effect)
                 case Transition():
-                    if effect.machine == "request" or effect.verdict is Verdict.REFUSED:
+                    # Here, not there: a step makes half a dozen of them, and a call costs more than they do.
+                    if effect.verdict is Verdict.REFUSED or (
+                        effect.after is not effect.before and effect.machine == "request"
+                    ):
                         observer.transition(effect)
                 case Trace():
                     write = log.debug if observer.trace(effect) else log.info

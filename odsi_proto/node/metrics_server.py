@@ -111,7 +111,8 @@ class _Server(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
-    allow_reuse_port = False
+    request_queue_size = 4 * READERS_MAX
+    """Whom the kernel holds for us; the parent's 5 make a sixth wait for a second."""
 
     def __init__(self, family: int, address: tuple[str, int], source: _Source) -> None:
         self.address_family = family

@@ -66,14 +66,6 @@ class _Request:
         return total_us // self.steps if self.steps else 0
 
 
-class _Queued(NamedTuple):
-    """A step that the executor has."""
-
-    positions: int
-    remaining_us: Micros
-    since_us: Micros
-
-
 class _Sample(NamedTuple):
     """One interval of the history."""
 
@@ -104,7 +96,8 @@ class Observer:
         self.peers: dict[ConnectionId, ParticipantId] = {}
         """Authenticated peers, by connection."""
         self._requests: dict[RequestId, _Request] = {}
-        self._queued: dict[tuple[RequestId, Position], _Queued] = {}
+        self._queued: dict[tuple[RequestId, Position], tuple[Run, Micros]] = {}
+        """Steps that the executor has, and since when."""
         self._samples: deque[_Sample] = deque(maxlen=HISTORY_SAMPLES)
         self._sampled = (0, 0, 0, 0)
         """Steps, late, queue and busy time at the last sample."""
@@ -157,10 +150,9 @@ class Observer:
     def transition(self, step: Transition) -> None:
         """A table was applied; most rows say nothing here."""
         received = step.received
-        if step.machine == "request":
-            if step.after is not step.before:
-                self._request_moved(step)
-        elif step.verdict is Verdict.REFUSED:
+        if step.machine == "request" and step.after is not step.before:
+            self._request_moved(step)
+        elif step.machine == "step" and step.verdict is Verdict.REFUSED:
             if received is StepInput.EXPIRED:
                 self._outcomes["expired"] += 1
             else:
@@ -187,7 +179,7 @@ class Observer:
 
     def queued(self, run: Run) -> None:
         """The executor has a step."""
-        self._queued[run.request, run.position] = _Queued(run.count, run.remaining_us, self._now())
+        self._queued[run.request, run.position] = run, self._now()
 
     def failed(self, run: Run) -> None:
         """The executor could not run a step, or did not because its request had ended."""
@@ -271,13 +263,13 @@ class Observer:
         now = self._now()
         steps = [
             WaitingStep(
-                request=request.hex(),
-                position=position,
-                count=step.positions,
-                slack_us=step.remaining_us - (now - step.since_us),
-                waited_us=now - step.since_us,
+                request=run.request.hex(),
+                position=run.position,
+                count=run.count,
+                slack_us=run.remaining_us - (now - since_us),
+                waited_us=now - since_us,
             )
-            for (request, position), step in self._queued.items()
+            for run, since_us in self._queued.values()
         ]
         return tuple(sorted(steps, key=lambda step: step.slack_us)[:LISTED_MAX])
 
