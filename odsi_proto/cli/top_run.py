@@ -38,12 +38,12 @@ def fetch(where: Listen) -> NodeStatus:
         response = HTTPResponse(_Received(raw))  # type: ignore[arg-type]  # it only takes a file of it
         response.begin()
         body = response.read(ANSWER_BYTES_MAX)
+    except (HTTPException, ValueError) as error:  # first: an empty answer is both this and an OSError
+        raise PeerError(f"{label} is not an odsi node: it does not speak HTTP") from error
     except TimeoutError as error:
         raise PeerError(f"{label}: no answer within {FETCH_S_MAX:g} s") from error
     except OSError as error:
         raise PeerError(f"{label}: {error.strerror or error}") from error
-    except (HTTPException, ValueError) as error:
-        raise PeerError(f"{label} is not an odsi node: it does not speak HTTP") from error
     if response.status == 503:
         raise PeerError(f"{label}: the node is busy: it did not give its status in time")
     if response.status != 200:

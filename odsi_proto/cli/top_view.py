@@ -42,13 +42,16 @@ def _head(status: NodeStatus, problem: str) -> Iterator[Text]:
         f"{_clean(status.profile)}, {_clean(status.backend)}",
     )
     yield first
-    misses = Text(f"misses {status.deadline_misses}", style="red" if status.deadline_misses else "")
+    share = status.deadline_misses / max(1, sum(status.steps.values()))
+    missed = f"misses {status.deadline_misses} ({share:.1%})"
+    misses = Text(missed, style="red" if status.deadline_misses else "")
     steps = {_clean(name): count for name, count in status.steps.items()}
     other = [f"{count} {name}" for name, count in steps.items() if count and name != "done"]
     yield _line(
         Text("leaving", style="yellow") if status.is_draining else "serving",
         f"up {_duration(status.uptime_us)}",
         f"load {_load(status.history):.0%}",
+        f"{_rate(status.history):.1f} steps/s",
         f"state {status.kv_blocks_used} of {status.kv_blocks} blocks",
         _count(status.connections_open, "connection"),
     )
@@ -79,9 +82,7 @@ def sparkline(values: Sequence[int], *, is_unicode: bool = True) -> str:
     """A column for each value, as high as it is beside the largest; a space for 0."""
     bars = _BARS if is_unicode else _BARS_ASCII
     most = max(values, default=0)
-    return "".join(
-        " " if value <= 0 else bars[min(len(bars) - 1, value * len(bars) // (most + 1))] for value in values
-    )
+    return "".join(" " if value <= 0 else bars[(value * len(bars) - 1) // most] for value in values)
 
 
 def _section(title: str, table: Table, count: int) -> Iterator[RenderableType]:
@@ -176,6 +177,12 @@ def _load(history: History) -> float:
     """The part of the last seconds that was spent in the layers."""
     last = history.busy_us[-LOAD_SAMPLES:]
     return min(1.0, sum(last) / (len(last) * history.interval_us)) if last and history.interval_us else 0.0
+
+
+def _rate(history: History) -> float:
+    """Steps a second, over the same seconds."""
+    last = history.steps[-LOAD_SAMPLES:]
+    return sum(last) * 1e6 / (len(last) * history.interval_us) if last and history.interval_us else 0.0
 
 
 def _duration(duration_us: int) -> str:
