@@ -30,7 +30,9 @@ INTERVAL_S = 1.0
 )
 @json_option
 def top(address: Listen | None, once: bool, interval: float | None, as_json: bool) -> None:
-    """Watch a running node: connections, what waits by slack, misses, round trips, queue.
+    """Watch a running node.
+
+    Shows connections, what waits by slack, misses, requests, and the last minute of round trips and queue.
 
     ADDRESS is where the node serves metrics (`odsi node --metrics`), as HOST:PORT. Without it the one
     node of yours on this machine is taken. Ctrl-C ends it. Where the output is no terminal, frames are
