@@ -22,8 +22,16 @@ from odsi_proto.cli.params import (
     model_option,
 )
 from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.node.config import CONGESTION
 from odsi_proto.node.identity_files import default_identity_path, ephemeral_signer, load_signer
-from odsi_proto.node.settings import KV_MIB_MAX, PROFILES, THREADS_MAX, Listen, NodeSettings
+from odsi_proto.node.settings import (
+    KV_MIB_MAX,
+    PROFILES,
+    THREADS_MAX,
+    UPLINK_MBIT_MAX,
+    Listen,
+    NodeSettings,
+)
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
@@ -63,6 +71,16 @@ from odsi_proto.wire.identity import Signer
     type=LISTEN,
     help="Serve /metrics and /status over HTTP there; port 0 lets the system choose.  [default: off]",
 )
+@click.option(
+    "--congestion",
+    type=click.Choice(CONGESTION),
+    help="Congestion controller.  [default: reno]",
+)
+@click.option(
+    "--uplink-mbit",
+    type=click.IntRange(1, UPLINK_MBIT_MAX),
+    help="Mbit/s that leave at most. Default: learned, and only bulk is slowed down.",
+)
 @click.option("--config", type=FILE, help="TOML file with the same names; flags win.")
 @click.option(
     "--supervised",
@@ -84,6 +102,8 @@ def node(
     threads: int | None,
     kv_mib: int | None,
     metrics: Listen | None,
+    congestion: str | None,
+    uplink_mbit: int | None,
     config: Path | None,
     supervised: bool,
     log_level: str,
@@ -106,6 +126,8 @@ def node(
         threads=threads,
         kv_mib=kv_mib,
         metrics=metrics,
+        congestion=congestion,
+        uplink_mbit=uplink_mbit,
         profile=None if profile is None else PROFILES[profile],
     )
     if config is not None:

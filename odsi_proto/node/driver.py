@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from odsi_proto.node.certificate import make_certificate
+from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.observe import Observer
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.effects import (
@@ -58,14 +59,23 @@ class Role(Protocol):
 class Driver:
     """One endpoint on one QUIC endpoint."""
 
-    def __init__(self, endpoint: Endpoint, role: Role, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        role: Role,
+        transport: TransportConfig = DEFAULT_TRANSPORT,
+        *,
+        observer: Observer | None = None,
+    ) -> None:
         """``observer`` is told of what passes."""
         self.endpoint = endpoint
         self._observer = observer or Observer(now_us)
         self._role = role
         self._loop = asyncio.get_running_loop()
         signer = endpoint.about.signer
-        self.quic = QuicEndpoint(self, certificate=make_certificate(signer), limits=endpoint.limits)
+        self.quic = QuicEndpoint(
+            self, certificate=make_certificate(signer), limits=endpoint.limits, transport=transport
+        )
         self._timer: asyncio.TimerHandle | None = None
 
     def act(self, effects: tuple[Effect, ...]) -> None:

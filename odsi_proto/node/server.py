@@ -91,7 +91,7 @@ class Node:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
-        self._driver = Driver(self._endpoint, self, self._observer)
+        self._driver = Driver(self._endpoint, self, config.transport, observer=self._observer)
         try:
             self.address = await self._driver.quic.bind(config.host, config.port)
             self._vitals = self._make_vitals(engine)

@@ -75,7 +75,6 @@ class LossCount:
 class WayFacts(NamedTuple):
     """What aioquic knows of the way to a peer."""
 
-    controller: str
     rtt_us: Micros
     rtt_min_us: Micros
     window_bytes: int
@@ -86,7 +85,6 @@ def way_of(quic: QuicConnection) -> WayFacts:
     """How the way is now."""
     recovery = quic._loss
     return WayFacts(
-        controller=type(recovery._cc).__name__.removesuffix("CongestionControl").lower(),
         rtt_us=Micros(int(recovery._rtt_smoothed * 1e6)),
         rtt_min_us=Micros(0 if recovery._rtt_min == inf else int(recovery._rtt_min * 1e6)),
         window_bytes=recovery.congestion_window,
