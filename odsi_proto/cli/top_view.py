@@ -12,7 +12,7 @@ from odsi_proto.node.status import ConnectionStatus, History, NodeStatus
 LOAD_SAMPLES = 10
 """Seconds that the load is a mean of."""
 
-HEAD_LINES = 8
+HEAD_LINES = 9
 TITLE_LINES = 3
 """Of a section: a blank line, its title, the headings of its columns."""
 
@@ -27,7 +27,7 @@ def frame(
     """The screen; lists are cut to what fits ``height`` lines, None for no limit."""
     rows_max = None if height is None else max(1, (height - HEAD_LINES - 3 * TITLE_LINES - 1) // 3)
     parts: list[RenderableType] = [*_head(status, problem), Text()]
-    parts += _sparklines(status.history, is_unicode=is_unicode)
+    parts += _sparklines(status.history, status.queue_expected_us, is_unicode=is_unicode)
     parts += _section("connections", _connections(status.connections, rows_max), len(status.connections))
     waiting = status.waiting_steps + status.sending_messages
     parts += _section("waiting, tightest first", _waiting(status, rows_max), waiting)
@@ -61,19 +61,25 @@ def _head(status: NodeStatus, problem: str) -> Iterator[Text]:
         misses,
     )
     refusals = ", ".join(f"{_clean(code)} {count}" for code, count in status.refusals.items())
+    limits = (("uplink", status.uplink_bytes_per_s), ("bulk held to", status.bulk_bytes_per_s))
+    held = [f"{what} {_bytes(rate)}/s" for what, rate in limits if rate is not None]
+    if held:
+        yield _line(*held)
     if refusals:
         yield Text(f"refused {refusals}")
     if problem:
         yield Text(problem, style="bold red")
 
 
-def _sparklines(history: History, *, is_unicode: bool) -> Iterator[RenderableType]:
+def _sparklines(history: History, expected_us: int, *, is_unicode: bool) -> Iterator[RenderableType]:
     table = _table("", "", "")
     table.show_header = False
     minute_s = history.interval_us * len(history.rtt_us) // 1_000_000
     for name, values in (("RTT", history.rtt_us), ("queue", history.queue_us)):
         now, most = (values[-1], max(values)) if values else (0, 0)
         said = f"{_ms(now)} ms, at most {_ms(most)} in the last {minute_s} s"
+        if name == "queue":
+            said += f"; {_ms(expected_us)} expected"
         table.add_row(name, sparkline(values, is_unicode=is_unicode), said)
     yield table
 

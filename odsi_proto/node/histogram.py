@@ -12,6 +12,9 @@ DURATION_BOUNDS_US = (
 SLACK_BOUNDS_US = (0, *DURATION_BOUNDS_US, 30_000_000, 60_000_000, 120_000_000)
 """Nothing left has a bucket of its own; the largest are what a long prompt may take."""
 
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Steps that were computed together."""
+
 
 class Histogram:
     """How many values were at most each bound, and their sum."""
@@ -24,10 +27,10 @@ class Histogram:
         """Per bucket, not cumulative; the last is of those above every bound."""
         self.total = 0
 
-    def add(self, value: int) -> None:
-        """Take one more value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def add(self, value: int, times: int = 1) -> None:
+        """Take a value, once or more often."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
 
     @property
     def count(self) -> int:

@@ -75,11 +75,19 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("odsi_kv_blocks_used", "Blocks of state reserved by requests.", status.kv_blocks_used)
     yield _gauge("odsi_kv_block_bytes", "Size of a block of state.", snapshot.kv_block_bytes)
     yield _gauge("odsi_execution_queue_steps", "Steps the executor has not answered.", status.waiting_steps)
+    expected = "Until a short step taken now would start."
+    yield _gauge("odsi_execution_queue_expected_seconds", expected, status.queue_expected_us / 1e6)
     yield _gauge("odsi_send_queue_messages", "Messages not sent entirely.", status.sending_messages)
     yield _gauge("odsi_send_queue_bytes", "Bytes that wait to be sent.", status.sending_bytes)
     yield _gauge(
         "odsi_connections_open", "Connections, unauthenticated ones included.", status.connections_open
     )
+    if status.uplink_bytes_per_s is not None:
+        configured = "Configured rate of what leaves."
+        yield _gauge("odsi_uplink_bytes_per_second", configured, status.uplink_bytes_per_s)
+    if status.bulk_bytes_per_s is not None:
+        held = "What bulk is held to because steps met a queue."
+        yield _gauge("odsi_bulk_bytes_per_second", held, status.bulk_bytes_per_s)
     yield _by_label(
         "odsi_connections_closed", "Connections that this node closed, by code.", "code", snapshot.closes
     )
@@ -99,7 +107,14 @@ def _steps(snapshot: Snapshot) -> Iterator[Metric]:
         ("coordination", "Time of a step in this node beside queue and compute.", snapshot.coordination_us),
         ("slack", "What is left of the budget of a step when its output leaves.", snapshot.slack_us),
     ):
-        yield _histogram(f"odsi_step_{name}_seconds", what, buckets)
+        yield _histogram(f"odsi_step_{name}_seconds", what, buckets, 1e6)
+    yield _histogram("odsi_batch_steps", "Steps that were computed together.", snapshot.batches, 1)
+    yield _by_label("odsi_pieces", "Pieces of compute, by the thread they ran in.", "thread", snapshot.pieces)
+    yield CounterMetricFamily("odsi_cuts", "Pieces that left a rest of their step.", value=snapshot.cuts)
+    aside = "Times that a step was put behind those that could be in time."
+    yield CounterMetricFamily("odsi_steps_set_aside", aside, value=snapshot.set_aside)
+    busy = "Time that the executor has computed."
+    yield CounterMetricFamily("odsi_busy_seconds", busy, value=status.busy_us / 1e6)
 
 
 def _requests(status: NodeStatus) -> Iterator[Metric]:
@@ -138,12 +153,13 @@ def _by_label(name: str, what: str, label: str, counts: Mapping[str, int]) -> Me
     return family
 
 
-def _histogram(name: str, what: str, buckets: Buckets) -> Metric:
+def _histogram(name: str, what: str, buckets: Buckets, per_unit: float) -> Metric:
+    """``per_unit``: how much of what was counted is one of the metric's unit."""
     cumulative, pairs = 0, []
-    for bound_us, count in zip((*buckets.bounds, None), buckets.counts, strict=True):
+    for bound, count in zip((*buckets.bounds, None), buckets.counts, strict=True):
         cumulative += count
-        pairs.append(("+Inf" if bound_us is None else str(bound_us / 1e6), float(cumulative)))
-    return HistogramMetricFamily(name, what, buckets=pairs, sum_value=buckets.total / 1e6)
+        pairs.append(("+Inf" if bound is None else str(bound / per_unit), float(cumulative)))
+    return HistogramMetricFamily(name, what, buckets=pairs, sum_value=buckets.total / per_unit)
 
 
 _Measure = Callable[[ConnectionStatus], float]

@@ -114,11 +114,6 @@ class Observer:
         return self._outcomes["late"] + self._outcomes["expired"]
 
     @property
-    def busy_us(self) -> int:
-        """Time in the layers."""
-        return self.compute_us.total
-
-    @property
     def requests_open(self) -> int:
         """Requests that hold state here."""
         return len(self._requests)
@@ -184,6 +179,8 @@ class Observer:
     def failed(self, run: Run) -> None:
         """The executor could not run a step, or did not because its request had ended."""
         self._queued.pop((run.request, run.position), None)
+        if run.request not in self._requests:
+            self._outcomes["dropped"] += 1
 
     def ran(self, run: Run, compute_us: int, record: StatusRecord | None) -> None:
         """The executor ran a step; ``record`` is what is reported of it, None if its request has ended."""
@@ -205,10 +202,12 @@ class Observer:
             request.compute_us += record.compute_us
             request.coordination_us += record.coordination_us
 
-    def sample(self, rtts_us: Iterable[int]) -> None:
-        """An interval has passed; ``rtts_us`` are the smoothed round trips of its connections."""
-        steps, late = self.queue_us.count, self.deadline_misses
-        queue_us, busy_us = self.queue_us.total, self.busy_us
+    def sample(self, rtts_us: Iterable[int], busy_us: int) -> None:
+        """An interval has passed; ``rtts_us`` are the smoothed round trips of its connections.
+
+        ``busy_us`` is what the executor has computed since it started.
+        """
+        steps, late, queue_us = self.queue_us.count, self.deadline_misses, self.queue_us.total
         before_steps, before_late, before_queue_us, before_busy_us = self._sampled
         self._sampled = (steps, late, queue_us, busy_us)
         ran = steps - before_steps
@@ -266,7 +265,7 @@ class Observer:
                 request=run.request.hex(),
                 position=run.position,
                 count=run.count,
-                slack_us=run.remaining_us - (now - since_us),
+                slack_us=run.slack_us - (now - since_us),
                 waited_us=now - since_us,
             )
             for run, since_us in self._queued.values()

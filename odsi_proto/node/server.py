@@ -9,9 +9,10 @@ import structlog
 
 from odsi_proto.errors import ConfigError, LocalProtocolError, PeerError
 from odsi_proto.kernels.engine import StageEngine
+from odsi_proto.node.compute import Outcome
 from odsi_proto.node.config import NodeConfig
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
-from odsi_proto.node.execution import ExecutionQueue, Outcome
+from odsi_proto.node.execution import ExecutionQueue
 from odsi_proto.node.metrics_server import MetricsServer
 from odsi_proto.node.model import Progress, no_progress, open_model
 from odsi_proto.node.observe import Observer
@@ -78,7 +79,7 @@ class Node:
         engine, offer = await asyncio.to_thread(self._load)
         self.model_root = offer.model_root
         self.backend, self.backend_reason = engine.backend.name, engine.choice.reason
-        self._execution = ExecutionQueue(engine, threads=config.threads)
+        self._execution = ExecutionQueue(engine, threads=config.threads, limits=config.limits)
         self._endpoint = StageEndpoint(
             about=SelfDescription(
                 signer=config.signer,
@@ -91,10 +92,11 @@ class Node:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
+        self._endpoint.executor_measured(self._execution.load())
         self._driver = Driver(self._endpoint, self, config.transport, observer=self._observer)
         try:
             self.address = await self._driver.quic.bind(config.host, config.port)
-            self._vitals = self._make_vitals(engine)
+            self._vitals = self._make_vitals()
             if config.metrics is not None:
                 self._metrics = MetricsServer(*config.metrics, self._vitals.snapshot)
                 self.metrics_address = self._metrics.address
@@ -147,8 +149,10 @@ class Node:
             case Run():
                 self._observer.queued(effect)
                 self._execution.run(effect, lambda outcome: self._ran(effect, outcome))
+                self._endpoint.executor_measured(self._execution.load())
             case Release():
                 self._execution.release(effect)
+                self._endpoint.executor_measured(self._execution.load())
             case Established():
                 log.info("established", peer=participant_short(effect.participant))
             case _:
@@ -184,7 +188,7 @@ class Node:
             )
         return engine, offer
 
-    def _make_vitals(self, engine: StageEngine) -> Vitals:
+    def _make_vitals(self) -> Vitals:
         config = self.config
         facts = NodeFacts(
             participant=self.participant,
@@ -196,7 +200,7 @@ class Node:
             profile=config.profile.name,
             backend=self.backend,
         )
-        return Vitals(facts, observer=self._observer, driver=self._driver, engine=engine)
+        return Vitals(facts, observer=self._observer, driver=self._driver, execution=self._execution)
 
     def _note_opening(self, effect: Reserve) -> None:
         record = self._endpoint.state.requests.get(effect.request)
@@ -213,6 +217,11 @@ class Node:
 
     def _ran(self, effect: Run, outcome: Outcome) -> None:
         request, position = effect.request, effect.position
+        self._endpoint.executor_measured(self._execution.load())
+        if outcome.is_expired:
+            self._observer.failed(effect)
+            self._driver.act(self._endpoint.expired(request, position, now=now_us()))
+            return
         if outcome.rows is None:
             self._observer.failed(effect)
             self._driver.act(self._endpoint.failed(request, position, outcome.reason, now=now_us()))

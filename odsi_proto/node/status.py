@@ -61,7 +61,7 @@ class WaitingStep:
     position: int
     count: int
     slack_us: int
-    """What is left of its budget; negative once that is spent."""
+    """What is left of its budget once the rest of the path has taken its planned time; below 0: too late."""
     waited_us: int
 
 
@@ -140,11 +140,20 @@ class NodeStatus:
     requests_finished: int
     kv_blocks: int
     kv_blocks_used: int
+    uplink_bytes_per_s: int | None
+    """Configured; null without a limit."""
+    bulk_bytes_per_s: int | None
+    """What bulk is held to because steps met a queue; null while it is not."""
     connections_open: int
     """Also those whose peer is not authenticated yet."""
     connections: tuple[ConnectionStatus, ...]
     requests: tuple[RequestStatus, ...]
+    queue_expected_us: int
+    """Until a short step taken now would start."""
+    running_steps: int
+    """Computed at this moment, together."""
     waiting_steps: int
+    """That the executor has not answered, those it computes included."""
     waiting: tuple[WaitingStep, ...]
     """Tightest first."""
     sending_messages: int

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from odsi_proto import __version__
 from odsi_proto.kernels.cache import BLOCK_POSITIONS
-from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.node.driver import Driver, now_us
-from odsi_proto.node.histogram import Buckets
+from odsi_proto.node.execution import ExecutionQueue, QueueSnapshot
+from odsi_proto.node.histogram import BATCH_BOUNDS, Buckets, Histogram
 from odsi_proto.node.observe import HISTORY_INTERVAL_US, Observer
 from odsi_proto.node.send_queue import Message
 from odsi_proto.node.snapshots import LinkSnapshot, waiting_of
 from odsi_proto.node.status import LISTED_MAX, ConnectionStatus, NodeStatus, WaitingMessage
-from odsi_proto.units import ConnectionId, Micros, ParticipantId
+from odsi_proto.units import ConnectionId, ParticipantId
 from odsi_proto.wire.identity import participant_text
 
 
@@ -45,6 +45,14 @@ class Snapshot(NamedTuple):
     transfer_us: Buckets
     coordination_us: Buckets
     slack_us: Buckets
+    batches: Buckets
+    """Steps that were computed together."""
+    pieces: Mapping[str, int]
+    """Pieces of compute, by where they ran: ``loop`` or ``worker``."""
+    cuts: int
+    """Pieces that left a rest of their step."""
+    set_aside: int
+    """Times that a step was put behind those that could be in time."""
     closes: Mapping[str, int]
     positions: int
     kv_block_bytes: int
@@ -53,11 +61,13 @@ class Snapshot(NamedTuple):
 class Vitals:
     """Reads a running node."""
 
-    def __init__(self, facts: NodeFacts, *, observer: Observer, driver: Driver, engine: StageEngine) -> None:
+    def __init__(
+        self, facts: NodeFacts, *, observer: Observer, driver: Driver, execution: ExecutionQueue
+    ) -> None:
         self._facts = facts
         self._observer = observer
         self._driver = driver
-        self._engine = engine
+        self._execution = execution
         self._loop = asyncio.get_running_loop()
         self._tick: asyncio.TimerHandle | None = None
         self._bytes: dict[ConnectionId, tuple[int, int]] = {}
@@ -77,10 +87,14 @@ class Vitals:
 
     def snapshot(self) -> Snapshot:
         """Everything, now."""
-        seen, now = self._observer, now_us()
-        block_bytes = self._engine.kv_bytes(BLOCK_POSITIONS)
+        seen, queue = self._observer, self._execution.snapshot()
+        block_bytes = self._execution.engine.kv_bytes(BLOCK_POSITIONS)
         return Snapshot(
-            status=self._status(now, block_bytes),
+            status=self._status(queue, block_bytes),
+            batches=_batches(queue),
+            pieces={"loop": queue.pieces_inline, "worker": queue.pieces - queue.pieces_inline},
+            cuts=queue.cuts,
+            set_aside=queue.set_aside,
             queue_us=seen.queue_us.frozen(),
             compute_us=seen.compute_us.frozen(),
             transfer_us=seen.transfer_us.frozen(),
@@ -91,8 +105,9 @@ class Vitals:
             kv_block_bytes=block_bytes,
         )
 
-    def _status(self, now: Micros, block_bytes: int) -> NodeStatus:
+    def _status(self, queue: QueueSnapshot, block_bytes: int) -> NodeStatus:
         facts, seen, quic = self._facts, self._observer, self._driver.quic
+        engine, now = self._execution.engine, now_us()
         unsent = waiting_of(quic.queue, LISTED_MAX)
         return NodeStatus(
             participant=participant_text(facts.participant),
@@ -106,14 +121,16 @@ class Vitals:
             backend=facts.backend,
             is_draining=self._driver.endpoint.is_draining,
             uptime_us=now - seen.started_us,
-            busy_us=seen.busy_us,
+            busy_us=queue.busy_us,
             steps=seen.steps,
             deadline_misses=seen.deadline_misses,
             refusals=dict(seen.refusals),
             requests_opened=seen.requests_opened,
             requests_finished=seen.requests_finished,
-            kv_blocks=self._engine.kv_bytes_max // block_bytes,
-            kv_blocks_used=self._engine.kv_bytes_used // block_bytes,
+            kv_blocks=engine.kv_bytes_max // block_bytes,
+            kv_blocks_used=engine.kv_bytes_used // block_bytes,
+            uplink_bytes_per_s=_whole(quic.queue.uplink.rate_bytes_s),
+            bulk_bytes_per_s=_whole(quic.queue.uplink.bulk_bytes_s),
             connections_open=quic.connections_open,
             connections=tuple(
                 self._connection(link, seen.peers[link.connection])
@@ -121,6 +138,8 @@ class Vitals:
                 if link.connection in seen.peers
             ),
             requests=seen.requests(),
+            queue_expected_us=queue.queue_us,
+            running_steps=queue.running,
             waiting_steps=seen.steps_queued,
             waiting=seen.waiting(),
             sending_messages=unsent.messages,
@@ -169,7 +188,8 @@ class Vitals:
         links = [link for link in self._driver.quic.snapshot() if link.connection in self._observer.peers]
         self._rates = {link.connection: self._rate(link, elapsed_us) for link in links}
         self._bytes = {link.connection: (link.sent_bytes, link.received_bytes) for link in links}
-        self._observer.sample(link.rtt_us for link in links)
+        busy_us = self._execution.snapshot().busy_us
+        self._observer.sample((link.rtt_us for link in links), busy_us)
 
     def _rate(self, link: LinkSnapshot, elapsed_us: int) -> tuple[int, int]:
         sent, received = self._bytes.get(link.connection, (0, 0))
@@ -177,3 +197,14 @@ class Vitals:
             (link.sent_bytes - sent) * 1_000_000 // elapsed_us,
             (link.received_bytes - received) * 1_000_000 // elapsed_us,
         )
+
+
+def _batches(queue: QueueSnapshot) -> Buckets:
+    histogram = Histogram(BATCH_BOUNDS)
+    for steps, pieces in queue.steps_per_piece:
+        histogram.add(steps, pieces)
+    return histogram.frozen()
+
+
+def _whole(bytes_per_s: float | None) -> int | None:
+    return None if bytes_per_s is None or isinf(bytes_per_s) else int(bytes_per_s)

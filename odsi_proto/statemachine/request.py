@@ -35,7 +35,11 @@ class Step(NamedTuple):
 
     def left_us(self, now: Micros) -> Micros:
         """What is left of the budget, this stage's own time taken off."""
-        return Micros(max(0, self.remaining_us - (now - self.arrived_us)))
+        return Micros(max(0, self.spare_us(now)))
+
+    def spare_us(self, now: Micros) -> int:
+        """The same, below 0 for a step that is late."""
+        return self.remaining_us - (now - self.arrived_us)
 
     @property
     def is_with_executor(self) -> bool:
@@ -84,6 +88,11 @@ class StageRequest(NamedTuple):
     def is_last(self) -> bool:
         """Whether the output goes to the client."""
         return self.stage == len(self.open.stages) - 1
+
+    @property
+    def is_droppable(self) -> bool:
+        """Whether a step with nothing left is not to be run."""
+        return self.open.late_action in {LateAction.FAIL, LateAction.REROUTE}
 
     @property
     def layout_in(self) -> ActivationLayout:
@@ -136,7 +145,7 @@ class StageRequest(NamedTuple):
         """What kind a step is whose position is the state's."""
         if header.tag_before != self.tag:
             return StepInput.MISMATCH
-        if not remaining_us and self.open.late_action == LateAction.FAIL:
+        if not remaining_us and self.is_droppable:
             return StepInput.EXPIRED
         return StepInput.NEXT
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import Refusal, StageOffer, check_open, commit_to, is_commit_to
+from odsi_proto.statemachine.budget import ExecutorLoad
 from odsi_proto.statemachine.effects import Effect, Release, Reserve, Trace
 from odsi_proto.statemachine.frozen import FrozenMap, TimerKey, Timers
 from odsi_proto.statemachine.request import StageRequest
@@ -56,6 +57,7 @@ class StageState(NamedTuple):
     is_draining: bool
     requests: FrozenMap[RequestId, StageRequest]
     unanswered: FrozenMap[RequestId, int]
+    load: ExecutorLoad | None
 
 
 class StageEndpoint(StageSteps):
@@ -77,11 +79,13 @@ class StageEndpoint(StageSteps):
     @property
     def state(self) -> StageState:
         """Everything that this endpoint remembers; to store, compare, or go back to."""
-        return StageState(self._sessions, self._timers, self._is_draining, self._requests, self._unanswered)
+        return StageState(
+            self._sessions, self._timers, self._is_draining, self._requests, self._unanswered, self._load
+        )
 
     @state.setter
     def state(self, state: StageState) -> None:
-        self._sessions, self._timers, self._is_draining, self._requests, self._unanswered = state
+        self._sessions, self._timers, self._is_draining, self._requests, self._unanswered, self._load = state
 
     @property
     def requests_open(self) -> int:

@@ -6,6 +6,7 @@ The half of the execution node that runs for every token; opening and ending req
 
 from odsi_proto.errors import LocalProtocolError, RemoteProtocolError
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.budget import ExecutorLoad, StageTime, slack_us
 from odsi_proto.statemachine.effects import Effect, Release, Run, SendControl, SendStep, Trace
 from odsi_proto.statemachine.endpoint import Endpoint
 from odsi_proto.statemachine.frozen import FrozenMap
@@ -64,6 +65,8 @@ class StageSteps(Endpoint):
         self._unanswered: FrozenMap[RequestId, int] = FrozenMap()
         """Ended requests, and how many answers the executor still owes for each: until they are in,
         the id can not be opened again, so that no answer is taken for another request's."""
+        self._load: ExecutorLoad | None = None
+        """What the executor takes; None while nobody has measured, and then ``limits`` alone bound it."""
 
     def output(
         self,
@@ -130,6 +133,38 @@ class StageSteps(Endpoint):
             record, _ = self._advance(record.without_step(step), RequestInput.STEP_REFUSED, out)
             self._refuse(record, cell.code, reason, out, position=position)
         return tuple(out)
+
+    def expired(self, request: RequestId, position: Position, *, now: Micros) -> tuple[Effect, ...]:
+        """The executor found nothing left of a droppable step when it would have started it."""
+        out: list[Effect] = []
+        record = self._requests.get(request)
+        if record is None:
+            self._answered(request)
+            return ()
+        step = self._step_with_executor(record, position)
+        if not record.is_droppable or step.left_us(now):
+            raise LocalProtocolError("only a droppable step of which nothing is left expires")
+        record, _ = self._advance(record, RequestInput.OUTPUT, out)
+        _, cell = self._advance_step(record, step, StepInput.EXPIRED, out)
+        record, _ = self._advance(record.without_step(step), RequestInput.STEP_REFUSED, out)
+        waited_us = now - step.ready_us
+        what = f"nothing was left of its {step.remaining_us} us after {waited_us} us in the queue"
+        reason = f"step at position {position}: expired; {what}"
+        self._refuse(record, cell.code, reason, out, position=position)
+        return tuple(out)
+
+    def executor_measured(self, load: ExecutorLoad) -> None:
+        """What the executor takes now; holds until the next measurement, less the steps handed over since."""
+        self._load = load
+
+    def _rest_of_path(self, record: StageRequest) -> tuple[StageTime, ...]:
+        """What this stage, the later ones and the hops between are expected to take of a step."""
+        way_us = 0 if (onward := self._onward_session(record)) is None else onward.owd_us
+        plans = record.open.stages[record.stage :]
+        return (
+            *(StageTime(transfer_us=Micros(0), stage_us=plan.budget_us) for plan in plans),
+            StageTime(transfer_us=Micros(way_us), stage_us=Micros(0)),
+        )
 
     def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
         record = self._by_upstream(session, header.handle)
@@ -212,6 +247,8 @@ class StageSteps(Endpoint):
                 codec_out=record.codec_out,
                 rows_out_max=record.rows_out(header.count),
                 remaining_us=step.left_us(now),
+                slack_us=slack_us(step.spare_us(now), self._rest_of_path(record)),
+                is_droppable=record.is_droppable,
             )
         )
         running = step._replace(payload=None, ready_us=now)

@@ -320,6 +320,14 @@ def _failed(world: World, words: Words) -> None:
     world.perform(node, stage.failed(run.request, run.position, reason, now=world.now))
 
 
+def _expired(world: World, words: Words) -> None:
+    node, asked = _asked(world, words, fx.Run)
+    words.end("request, position")
+    assert isinstance(asked.effect, fx.Run)
+    stage, run = world.stage(node.name), asked.effect
+    world.perform(node, stage.expired(run.request, run.position, now=world.now))
+
+
 def _asked(world: World, words: Words, kind: type[fx.Reserve | fx.Run]) -> tuple[Node, Asked]:
     """The oldest thing of a kind that an executor owes an answer to."""
     name = words.word("a stage")
@@ -405,6 +413,7 @@ COMMANDS: dict[str, Callable[[World, Words], None]] = {
     "reserve-failed": _reserve_failed,
     "output": _output,
     "failed": _failed,
+    "expired": _expired,
     "advance": _advance,
     "lose": _lose,
     "drain": _drain,

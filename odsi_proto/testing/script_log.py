@@ -103,6 +103,8 @@ def describe_effect(names: Names, effect: object, peer: str) -> tuple[str, tuple
                 "position": effect.position,
                 "count": effect.count,
                 "remaining_us": effect.remaining_us,
+                **({} if int(effect.slack_us) == effect.remaining_us else {"slack_us": effect.slack_us}),
+                **({"droppable": "yes"} if effect.is_droppable else {}),
                 "rows": names.octets(bytes(effect.payload)),
                 "rows_out_max": effect.rows_out_max,
             }

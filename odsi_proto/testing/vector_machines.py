@@ -1,7 +1,7 @@
 """An endpoint that is configured, driven and observed through JSON: what step vectors are run on.
 
 Choices are no random numbers here: the n-th draw, counted from 1, is all bytes n mod 256. Reasons
-that are for people, trace events and frames of reserved types are not observed.
+that are for people, estimates of slack, trace events and frames of reserved types are not observed.
 """
 
 from collections.abc import Mapping
@@ -137,6 +137,7 @@ class Machine:
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(effect).__name__).lstrip("_")
         record = plain(effect)
         record.pop("reason", None)
+        record.pop("slack_us", None)  # an estimate: each implementation may have its own
         return {"effect": name, **record}
 
     def _frames(self, effect: fx.SendControl) -> list[dict[str, Any]]:
@@ -174,6 +175,8 @@ def _stage_input(
             )
         case "failed":
             return stage.failed(request, Position(given["position"]), "broken", now=now)
+        case "expired":
+            return stage.expired(request, Position(given["position"]), now=now)
     raise ValueError(f"no input of a stage is called {given['input']!r}")
 
 

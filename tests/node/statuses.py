@@ -1,6 +1,6 @@
 """A status of a node that never ran, with something in every place."""
 
-from odsi_proto.node.histogram import DURATION_BOUNDS_US, SLACK_BOUNDS_US, Buckets, Histogram
+from odsi_proto.node.histogram import BATCH_BOUNDS, DURATION_BOUNDS_US, SLACK_BOUNDS_US, Buckets, Histogram
 from odsi_proto.node.status import (
     ConnectionStatus,
     History,
@@ -99,6 +99,10 @@ def status(**changes: object) -> NodeStatus:
         "connections_open": 3,
         "connections": (connection(2), connection(3, rtt_us=80_000)),
         "requests": (request(0), request(1), request(2, is_ready=False)),
+        "uplink_bytes_per_s": 12_500_000,
+        "bulk_bytes_per_s": 2_400_000,
+        "queue_expected_us": 5_100,
+        "running_steps": 1,
         "waiting_steps": 2,
         "waiting": (
             WaitingStep(request=f"{1:032x}", position=217, count=1, slack_us=-1_500, waited_us=9_000),
@@ -132,6 +136,10 @@ def snapshot(of: NodeStatus | None = None) -> Snapshot:
         transfer_us=buckets(500),
         coordination_us=buckets(),
         slack_us=buckets(0, 0, 1, bounds=SLACK_BOUNDS_US),
+        batches=buckets(1, 1, 3, bounds=BATCH_BOUNDS),
+        pieces={"loop": 2, "worker": 1},
+        cuts=1,
+        set_aside=4,
         closes={"ORDER_VIOLATION": 2},
         positions=4_321,
         kv_block_bytes=737_280,

@@ -12,7 +12,7 @@ from odsi_proto.statemachine.effects import Run, Trace, Transition
 from odsi_proto.statemachine.table import Verdict
 from odsi_proto.statemachine.tables import RequestInput, RequestState, StepInput, StepState
 from odsi_proto.testing import make_signer
-from odsi_proto.units import ConnectionId, Micros, Position, RequestId
+from odsi_proto.units import ConnectionId, Micros, Position, RequestId, Slack
 from odsi_proto.wire.tensor import ActivationCodec
 
 REQUEST = RequestId(bytes(range(16)))
@@ -53,7 +53,9 @@ def run(position: int = 0, *, remaining_us: int = 1_000, request: RequestId = RE
         codec_in=ActivationCodec.F32,
         codec_out=ActivationCodec.F32,
         rows_out_max=1,
-        remaining_us=Micros(remaining_us),
+        remaining_us=Micros(remaining_us + 500),
+        slack_us=Slack(remaining_us),
+        is_droppable=False,
     )
 
 
@@ -168,7 +170,7 @@ def test_the_history_has_a_minute_of_differences(seen: Observer) -> None:
     for second in range(HISTORY_SAMPLES + 5):
         for position in range(second % 3):
             step(seen, 3 * second + position, late=position == 1)
-        seen.sample([9_000, 10_000 + second])
+        seen.sample([9_000, 10_000 + second], busy_us=5_000 * seen.queue_us.count)
 
     history = seen.history()
 
