@@ -51,3 +51,8 @@ class Buckets:
         self.bounds = bounds
         self.counts = counts
         self.total = total
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
