@@ -80,7 +80,13 @@ def _watch_live(status: NodeStatus, where: Listen, interval_s: float) -> None:
     # The alternate screen: when it ends, the terminal is as it was.
     with Live(console=console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
         while True:
-            shown = frame(status, height=console.height, problem=printable(problem), is_unicode=is_unicode)
+            shown = frame(
+                status,
+                width=console.width,
+                height=console.height,
+                problem=printable(problem),
+                is_unicode=is_unicode,
+            )
             live.update(shown, refresh=True)
             time.sleep(interval_s)
             try:
@@ -114,7 +120,7 @@ def _show(status: NodeStatus, output: Output, *, after_another: bool = False) ->
     with console.capture() as captured:  # rich would end the program itself on a closed pipe
         if after_another:
             console.print()
-        console.print(frame(status, is_unicode=console.encoding.startswith("utf")))
+        console.print(frame(status, width=console.width, is_unicode=console.encoding.startswith("utf")))
     sys.stdout.write(captured.get())
     sys.stdout.flush()
 

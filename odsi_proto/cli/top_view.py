@@ -1,6 +1,7 @@
 """One frame of ``odsi top``: a status as a screen of text. Pure, so that frames can be compared."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,7 +13,13 @@ from odsi_proto.node.status import ConnectionStatus, History, NodeStatus
 LOAD_SAMPLES = 10
 """Seconds that the load is a mean of."""
 
+WIDTH_FULL = 96
+"""From here on every column has room; an 80-column terminal goes without addresses and clients."""
+
 HEAD_LINES = 9
+SAID_CHARS = 62
+"""Beside a sparkline: its name, and the largest numbers in words."""
+
 TITLE_LINES = 3
 """Of a section: a blank line, its title, the headings of its columns."""
 
@@ -21,17 +28,36 @@ _BARS_ASCII = ".:-=+*%#"
 _SHORT = 8
 
 
+class Room(NamedTuple):
+    """What there is for a frame."""
+
+    width: int
+    rows_max: int | None
+    """Of each list; None for all."""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether columns that can be missed are left out."""
+        return self.width < WIDTH_FULL
+
+
 def frame(
-    status: NodeStatus, *, height: int | None = None, problem: str = "", is_unicode: bool = True
+    status: NodeStatus,
+    *,
+    width: int = WIDTH_FULL,
+    height: int | None = None,
+    problem: str = "",
+    is_unicode: bool = True,
 ) -> RenderableType:
     """The screen; lists are cut to what fits ``height`` lines, None for no limit."""
     rows_max = None if height is None else max(1, (height - HEAD_LINES - 3 * TITLE_LINES - 1) // 3)
+    room = Room(width, rows_max)
     parts: list[RenderableType] = [*_head(status, problem), Text()]
-    parts += _sparklines(status.history, status.queue_expected_us, is_unicode=is_unicode)
-    parts += _section("connections", _connections(status.connections, rows_max), len(status.connections))
+    parts += _sparklines(status.history, status.queue_expected_us, room, is_unicode=is_unicode)
+    parts += _section("connections", _connections(status.connections, room), len(status.connections))
     waiting = status.waiting_steps + status.sending_messages
-    parts += _section("waiting, tightest first", _waiting(status, rows_max), waiting)
-    parts += _section("requests", _requests(status, rows_max), len(status.requests))
+    parts += _section("waiting, tightest first", _waiting(status, room), waiting)
+    parts += _section("requests, times in ms a step", _requests(status, room), len(status.requests))
     return Group(*parts)
 
 
@@ -56,9 +82,9 @@ def _head(status: NodeStatus, problem: str) -> Iterator[Text]:
         _count(status.connections_open, "connection"),
     )
     yield _line(
+        misses,
         f"requests {len(status.requests)} open, {status.requests_finished} finished",
         ", ".join([f"steps {steps.get('done', 0)} done", *other]),
-        misses,
     )
     refusals = ", ".join(f"{_clean(code)} {count}" for code, count in status.refusals.items())
     limits = (("uplink", status.uplink_bytes_per_s), ("bulk held to", status.bulk_bytes_per_s))
@@ -66,21 +92,24 @@ def _head(status: NodeStatus, problem: str) -> Iterator[Text]:
     if held:
         yield _line(*held)
     if refusals:
-        yield Text(f"refused {refusals}")
+        yield _line(f"refused {refusals}")
     if problem:
-        yield Text(problem, style="bold red")
+        yield _line(Text(problem, style="bold red"))
 
 
-def _sparklines(history: History, expected_us: int, *, is_unicode: bool) -> Iterator[RenderableType]:
+def _sparklines(
+    history: History, expected_us: int, room: Room, *, is_unicode: bool
+) -> Iterator[RenderableType]:
     table = _table("", "", "")
     table.show_header = False
+    columns = max(10, room.width - SAID_CHARS)  # the newest, if not all
     minute_s = history.interval_us * len(history.rtt_us) // 1_000_000
     for name, values in (("RTT", history.rtt_us), ("queue", history.queue_us)):
         now, most = (values[-1], max(values)) if values else (0, 0)
         said = f"{_ms(now)} ms, at most {_ms(most)} in the last {minute_s} s"
         if name == "queue":
             said += f"; {_ms(expected_us)} expected"
-        table.add_row(name, sparkline(values, is_unicode=is_unicode), said)
+        table.add_row(name, sparkline(values[-columns:], is_unicode=is_unicode), said)
     yield table
 
 
@@ -100,14 +129,14 @@ def _section(title: str, table: Table, count: int) -> Iterator[RenderableType]:
         yield table
 
 
-def _connections(connections: Sequence[ConnectionStatus], rows_max: int | None) -> Table:
-    table = _table("peer", "address")
+def _connections(connections: Sequence[ConnectionStatus], room: Room) -> Table:
+    table = _table("peer", *([] if room.is_narrow else ["address"]))
     _numbers(table, "RTT ms", "least", "queue", "window", "in flight", "lost", "out/s", "in/s")
-    for one in connections[:rows_max]:
+    for one in connections[: room.rows_max]:
         lost = one.lost_packets / max(1, one.sent_packets)
         table.add_row(
             _clean(one.participant)[:_SHORT],
-            _clean(one.address),
+            *([] if room.is_narrow else [_clean(one.address)]),
             _ms(one.rtt_us),
             _ms(one.rtt_min_us),
             _ms(one.queue_delay_us),
@@ -120,7 +149,7 @@ def _connections(connections: Sequence[ConnectionStatus], rows_max: int | None) 
     return table
 
 
-def _waiting(status: NodeStatus, rows_max: int | None) -> Table:
+def _waiting(status: NodeStatus, room: Room) -> Table:
     """Both queues in one list: what has least left is first, wherever it waits."""
     rows: list[tuple[float, tuple[str, str, str, str]]] = []
     for step in status.waiting:
@@ -133,22 +162,24 @@ def _waiting(status: NodeStatus, rows_max: int | None) -> Table:
     rows.sort(key=lambda row: row[0])
     table = _table()
     _numbers(table, "slack ms")
-    table.add_column("where")
-    table.add_column("what")
+    for name in ("where", "what"):
+        table.add_column(name, no_wrap=True)
     _numbers(table, "waited ms", "unsent")
-    for slack, cells in rows[:rows_max]:
+    for slack, cells in rows[: room.rows_max]:
         said = "none" if slack == float("inf") else _ms(int(slack))
         table.add_row(Text(said, style="red" if slack <= 0 else ""), *cells)
     return table
 
 
-def _requests(status: NodeStatus, rows_max: int | None) -> Table:
-    table = _table("request", "client", "stage")
-    _numbers(table, "age", "steps", "positions", "late", "transfer ms", "queue", "compute", "coord.")
-    for one in status.requests[:rows_max]:
+def _requests(status: NodeStatus, room: Room) -> Table:
+    table = _table("request", *([] if room.is_narrow else ["client"]), "stage")
+    if room.is_narrow:
+        table.padding = (0, 1, 0, 0)
+    _numbers(table, "age", "steps", "positions", "late", "transfer", "queue", "compute", "coord.")
+    for one in status.requests[: room.rows_max]:
         table.add_row(
             _clean(one.request)[:_SHORT],
-            _clean(one.client)[:_SHORT],
+            *([] if room.is_narrow else [_clean(one.client)[:_SHORT]]),
             f"{one.stage + 1} of {one.stages}" if one.is_ready else "opening",
             _duration(one.age_us),
             str(one.steps),
@@ -172,7 +203,9 @@ def _numbers(table: Table, *names: str) -> None:
 
 
 def _line(*parts: str | Text) -> Text:
-    return Text("   ").join(part if isinstance(part, Text) else Text(part) for part in parts)
+    line = Text("   ").join(part if isinstance(part, Text) else Text(part) for part in parts)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def _count(number: int, noun: str) -> str:

@@ -44,6 +44,7 @@ CASES: dict[str, tuple[NodeStatus, dict[str, object]]] = {
         {"height": 26},
     ),
     "gone": (status(is_draining=True), {"problem": "192.0.2.1:9464: Connection refused; trying again"}),
+    "narrow": (status(), {"width": 80}),
     "ascii": (status(), {"is_unicode": False}),
     "hostile": (
         status(
@@ -57,10 +58,10 @@ CASES: dict[str, tuple[NodeStatus, dict[str, object]]] = {
 }
 
 
-def drawn(of: NodeStatus, *, width: int = 100, **how: object) -> str:
+def drawn(of: NodeStatus, *, width: int = 110, **how: object) -> str:
     """A frame as text."""
     console = Console(width=width, file=io.StringIO(), force_terminal=False, color_system=None)
-    console.print(frame(of, **how))  # type: ignore[arg-type]  # the cases say what goes where
+    console.print(frame(of, width=width, **how))  # type: ignore[arg-type]  # the cases say what goes where
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
