@@ -142,6 +142,12 @@ class RequestFailed:
     """Who refused, was lost or stayed silent; None where nobody in particular did."""
     code: int
     reason: str
+    position: Position | None = None
+    """The first position of the step that was refused or is overdue; None where it was none."""
+    queue_us: Micros = Micros(0)
+    """With OVERLOADED, how long a step would have waited there."""
+    is_reroutable: bool = False
+    """The late action is REROUTE, and a path without ``stage`` may still do it in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

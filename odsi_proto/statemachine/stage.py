@@ -11,7 +11,7 @@ from typing import NamedTuple
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import Refusal, StageOffer, check_open, commit_to, is_commit_to
-from odsi_proto.statemachine.budget import ExecutorLoad
+from odsi_proto.statemachine.budget import Credit, ExecutorLoad
 from odsi_proto.statemachine.effects import Effect, Release, Reserve, Trace
 from odsi_proto.statemachine.frozen import FrozenMap, TimerKey, Timers
 from odsi_proto.statemachine.request import StageRequest
@@ -177,7 +177,9 @@ class StageEndpoint(StageSteps):
         refusal = self._check(session, record, now)
         if refusal is not None:
             session = self._keep(session.buried(handle))
-            self._send_refusal(session, record, refusal.code, refusal.reason, Position(0), out)
+            self._send_refusal(
+                session, record, refusal.code, refusal.reason, Position(0), out, queue_us=refusal.queue_us
+            )
             return
         self._hold(record)
         self._timers = self._timers.set("path", record.id, now + self.limits.open_us_max)
@@ -198,6 +200,7 @@ class StageEndpoint(StageSteps):
             predecessor=session.participant,
             unix_s=self._unix_s(now),
             limits=self.limits,
+            load=self._load,
         )
 
     def _open_onward(self, record: StageRequest, out: list[Effect]) -> None:
@@ -296,13 +299,14 @@ class StageEndpoint(StageSteps):
     def _on_status(self, session: Session, frame: StatusFrame, now: Micros) -> None:
         """Pass on what later stages report; what is not theirs to report is dropped."""
         record = self._by_onward(session, frame.handle)
-        if record is None:
+        if record is None or record.is_last:
             return
+        record = record._replace(onward_credit=Credit(frame.credit_steps, frame.credit_bytes))
         for status in frame.records:
-            if len(record.records) >= FORWARDED_RECORDS_MAX:
-                break  # the rest of the room is for this stage's own
             if record.stage < status.stage < len(record.open.stages):
-                record = self._report(record, status, now)
+                record = record.observing(status)
+                if len(record.records) < FORWARDED_RECORDS_MAX:  # the rest of the room is for its own
+                    record = self._report(record, status, now)
         self._hold(record)
 
     def _on_refuse(self, session: Session, frame: RefuseFrame, out: list[Effect]) -> None:

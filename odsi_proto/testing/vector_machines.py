@@ -12,7 +12,9 @@ from nacl.signing import SigningKey
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine import effects as fx
 from odsi_proto.statemachine.admission import StageOffer
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.budget import ExecutorLoad
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.session import Binding, SelfDescription
 from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing.vector_values import plain
@@ -82,7 +84,7 @@ class Machine:
         observed = (self._observed(effect) for effect in effects)
         return [effect for effect in observed if effect is not None]
 
-    def _transport(self, now: Micros, given: Fields) -> tuple[fx.Effect, ...]:
+    def _transport(self, now: Micros, given: Fields) -> tuple[fx.Effect, ...]:  # noqa: PLR0911
         endpoint = self._stage or self._client
         assert endpoint is not None
         connection = ConnectionId(given.get("connection", 0))
@@ -107,6 +109,11 @@ class Machine:
                 return endpoint.timer(now=now)
             case "drain":
                 return endpoint.drain("leaving", now=now)
+        if given["input"] == "executor_measured":
+            assert self._stage is not None
+            names = ("queue_us", "decode_us", "credit_steps", "credit_bytes")
+            self._stage.executor_measured(ExecutorLoad(**{name: given[name] for name in names}))
+            return ()
         request = RequestId(bytes.fromhex(given["request"]))
         if self._stage is not None:
             return _stage_input(self._stage, request, now, given)
@@ -217,6 +224,7 @@ def _spec(asked: Fields) -> RequestSpec:
         rows_returned_max=asked["rows_returned_max"],
         first_token_us=Micros(asked["first_token_us"]),
         per_token_us=Micros(asked["per_token_us"]),
+        total_us=Micros(asked["total_us"]) if "total_us" in asked else None,
         valid_s=asked["valid_s"],
         late_action=LateAction(asked["late_action"]),
     )
