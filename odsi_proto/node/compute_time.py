@@ -10,6 +10,7 @@ Whole microseconds come in and go out; the means between are floats, as means of
 be. No clock, no I/O.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ OUTLIER_RATIO = 4
 stall of the machine moves a mean by less than half."""
 
 DEVIATIONS = 2
-"""Mean absolute deviations that a piece may take longer than expected where a deadline depends on it."""
+"""Mean absolute deviations that a piece may take longer than expected where the event loop waits for it."""
 
 _RIDGE = 0.1
 """How far, as variance over squared mean, the state that was read must have varied before a slope is
@@ -89,7 +90,7 @@ class ComputeTimes:
         return Micros(max(1, round(kind.expected_us(work))))
 
     def safe_us(self, work: Work) -> Micros:
-        """What a piece will hardly pass: for whoever has a deadline to keep."""
+        """What a piece will hardly pass."""
         kind = self._kinds[work.is_decode]
         spread_us = kind.deviation_us(work.rows) if kind.means else 0.0
         return Micros(self.expected_us(work) + round(DEVIATIONS * spread_us))
@@ -99,7 +100,7 @@ class ComputeTimes:
         least, most = 0, rows_max
         while least < most:  # at most as often as ``rows_max`` has bits
             middle = (least + most + 1) // 2
-            if self.safe_us(beside.beside(Work.of(first, middle))) <= limit_us:
+            if self.expected_us(beside.beside(Work.of(first, middle))) <= limit_us:
                 least = middle
             else:
                 most = middle - 1
@@ -154,23 +155,8 @@ class _Kind:
 
     def expected_us(self, work: Work) -> float:
         slope_us = self.slope_us
-        below: _Mean | None = None
-        for above in self.means.values():
-            if above.rows >= work.rows:
-                break
-            below = above
-        else:
-            assert below is not None, "asked only where something is known"
-            # Beyond all that ran: as much for each row as in the largest. A fixed cost counts twice.
-            return _fixed_us(below, slope_us) * work.rows / below.rows + slope_us * work.reads
-        top_us = _fixed_us(above, slope_us)
-        if below is None:
-            # Below all that ran: half of the cost is taken to be fixed.
-            base_us = top_us * (1 + work.rows / above.rows) / 2
-        else:
-            low_us = _fixed_us(below, slope_us)
-            base_us = low_us + (top_us - low_us) * (work.rows - below.rows) / (above.rows - below.rows)
-        return base_us + slope_us * work.reads
+        points = [(mean.rows, max(0.0, mean.took_us - slope_us * mean.reads)) for mean in self.means.values()]
+        return _on_line(points, work.rows) + slope_us * work.reads
 
     def deviation_us(self, rows: int) -> float:
         """Of the nearest mean from above, or the largest."""
@@ -190,6 +176,19 @@ class _Kind:
         )
 
 
-def _fixed_us(mean: _Mean, slope_us: float) -> float:
-    """What is left of a mean without the state that was read."""
-    return max(0.0, mean.took_us - slope_us * mean.reads)
+def _on_line(points: Sequence[tuple[float, float]], rows: int) -> float:
+    """What so many rows cost on the line through the nearest points; ascending, at least one.
+
+    Below all that ran, and where only one size did, half of the cost is taken to be fixed. Beyond, a row
+    costs at most what one does in the largest, and at least a quarter of that, however noisy the last are.
+    """
+    first_rows, first_us = points[0]
+    if rows <= first_rows or len(points) == 1:
+        return first_us * (1 + rows / first_rows) / 2
+    for index in range(1, len(points)):
+        (low_rows, low_us), (high_rows, high_us) = points[index - 1], points[index]
+        if rows <= high_rows:
+            return low_us + (high_us - low_us) * (rows - low_rows) / (high_rows - low_rows)
+    whole_us = high_us / high_rows
+    row_us = min(max((high_us - low_us) / (high_rows - low_rows), whole_us / 4), whole_us)
+    return high_us + row_us * (rows - high_rows)

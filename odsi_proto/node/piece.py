@@ -65,7 +65,7 @@ class Draft:
         self._lead_work = line.steps[0].work(positions)
         self._members.append((line, positions))
         if not is_late:
-            self._bind(line, line.latest_start_us + self._times.safe_us(self._lead_work))
+            self._bind(line, line.latest_start_us + self._times.expected_us(self._lead_work))
 
     def invite(self, line: Line, limit_us: int, *, is_late: bool) -> bool:
         """Let a short step join if the piece then still ends in time for it and for every member.
@@ -76,15 +76,15 @@ class Draft:
         step = line.steps[0]
         own = step.work(step.left)
         both = self.work.beside(own)
-        ends_us = self.now + self._times.safe_us(both)
+        ends_us = self.now + self._times.expected_us(both)
         if both.rows > BATCH_ROWS_MAX or (both.rows > PIECE_ROWS_MIN and ends_us > self.now + limit_us):
             return False
         if not is_late:
-            own_us = self._times.safe_us(own)
+            own_us = self._times.expected_us(own)
             bound_us = line.latest_start_us + own_us
             if ends_us > bound_us:
                 return False
-            after_us = self.now + self._times.safe_us(self.work) + own_us
+            after_us = self.now + self._times.expected_us(self.work) + own_us
             if not self._give_way(ends_us, step.slack_us if after_us > bound_us else None):
                 return False
             self._bind(line, bound_us)

@@ -80,6 +80,11 @@ class Line:
         """The order of lines: the earliest latest start, and of equals the first to arrive."""
         return self.latest_start_us, self.steps[0].arrival
 
+    @property
+    def rest_us(self) -> int:
+        """Expected of all that waits."""
+        return self.work_us - self.spent_us
+
     def append(self, step: QueuedStep) -> None:
         """Put a step behind the others."""
         self.steps.append(step)

@@ -40,7 +40,14 @@ SLACK_US_MAX = 10_000_000
 """More slack counts as so much: a step without a deadline is not overtaken for ever."""
 
 PIECE_US_MAX = 50_000
-"""What a piece of more than the least rows may take: whoever opens a request meanwhile waits for it."""
+"""What a piece of more than the least rows may take, however much slack there is: those who decode wait."""
+
+PIECE_ALONE_US_MAX = 200_000
+"""The same while no open request has decoded: only a first prompt of somebody else can come meanwhile."""
+
+FIXED_TIMES = 2
+"""But a piece may always take so many times what one row takes alone: where reading the weights is most of
+the time, shorter pieces would read them for little."""
 
 LATE_TURNS = 4
 """One turn in so many begins with a step that was set aside, if one waits."""
@@ -51,6 +58,10 @@ LATE_TURNS_MAX = 16
 SLACK_BUCKETS_US = (0, 5_000, 20_000, 100_000, 1_000_000)
 """Bounds between the groups in which waiting steps are counted: late, below 5 ms and so on."""
 
+
+PROMPT_SHARE = 4
+"""A prompt counts on one part in so many of a busy stage: it begins to lead so much earlier than it would
+have to with the stage to itself, as long as nobody is late for it."""
 
 _READS_GAIN = 8
 """A new decode batch counts for an eighth in what one reads."""
@@ -251,7 +262,7 @@ class StepQueue:
         """
         batch_us = self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=True))
         batches = self._short_steps // PIECE_ROWS_MIN
-        prompts_us = min(self._long_us, (batches + 1) * self._piece_us_max(batch_us))
+        prompts_us = min(self._long_us, (batches + 1) * max(batch_us, self._piece_us_max()))
         running_us = max(0, self._ends_us - now) if self.running is not None else 0
         return Micros(running_us + batches * batch_us + prompts_us)
 
@@ -319,10 +330,7 @@ class StepQueue:
 
     def _lead(self, now: Micros) -> tuple[Line, bool] | None:
         """The most urgent line, taken out, and whether it is a late one, which has its turn now and then."""
-        timely = _most_urgent(self._short.timely, self._long.timely)
-        while timely is not None and self._harms_a_tighter(timely, now):
-            self._set_aside(timely, self._short if timely.steps[0].is_short else self._long)
-            timely = _most_urgent(self._short.timely, self._long.timely)
+        timely = self._lead_in_time(now)
         late = _most_urgent(self._short.late, self._long.late)
         self._turns_since_late = 0 if late is None else self._turns_since_late + 1
         is_late = late is not None and (
@@ -338,12 +346,28 @@ class StepQueue:
         self._unrank(lead)
         return lead, is_late
 
+    def _lead_in_time(self, now: Micros) -> Line | None:
+        """The most urgent of the lines that can be in time, or a prompt before it is too late for that."""
+        while (timely := _most_urgent(self._short.timely, self._long.timely)) is not None:
+            if not self._harms_a_tighter(timely, now):
+                break
+            self._set_aside(timely, self._short if timely.steps[0].is_short else self._long)
+        prompt = self._long.timely.first()
+        if timely is None or prompt is None or not self._can_cut:
+            return timely
+        piece_us = self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=False))
+        hurry_us = prompt[0][0] - (PROMPT_SHARE - 1) * prompt[1].rest_us
+        is_harmless = timely.latest_start_us >= now + piece_us
+        return prompt[1] if is_harmless and hurry_us < timely.latest_start_us else timely
+
     def _harms_a_tighter(self, line: Line, now: Micros) -> bool:
         """Whether a tighter step would be late after this one; where steps run together, it can join."""
         tightest = self._tight.first()
         if self._can_batch or tightest is None or tightest[0][0] >= line.steps[0].slack_us:
             return False
-        return tightest[1].latest_start_us < now + self.times.safe_us(line.steps[0].work(line.steps[0].left))
+        return tightest[1].latest_start_us < now + self.times.expected_us(
+            line.steps[0].work(line.steps[0].left)
+        )
 
     def _gather(self, draft: Draft) -> None:
         """Let short steps of other requests join.
@@ -351,8 +375,8 @@ class StepQueue:
         There may be room for fewer than are in a hurry: first come the tightest of those that would be late
         after this piece, then all that can be in time by their latest start, then late ones.
         """
-        limit_us = self._piece_us_max(0)
-        full_us = self._piece_us_max(self.times.safe_us(Work(PIECE_ROWS_MIN, 0, is_decode=True)))
+        limit_us = self._piece_us_max()
+        full_us = max(limit_us, self.times.expected_us(Work(PIECE_ROWS_MIN, 0, is_decode=True)))
         while (first := self._tight.first()) is not None:
             line = first[1]
             if line.latest_start_us >= draft.now + full_us:
@@ -368,17 +392,19 @@ class StepQueue:
 
     def _extend(self, draft: Draft) -> None:
         """Let the prompt that leads have as many positions as make nobody late who waits."""
-        limit_us = self._piece_us_max(0)
+        limit_us = self._piece_us_max()
         waiting = _most_urgent(self._short.timely, self._long.timely)
         if waiting is not None:
             limit_us = min(limit_us, waiting.latest_start_us - draft.now)
         draft.extend(limit_us)
 
-    def _piece_us_max(self, least_us: int) -> int:
+    def _piece_us_max(self) -> int:
         """What a piece may take, for the sake of steps that are not here yet."""
         slack = self._slacks.first()
-        half_us = PIECE_US_MAX if slack is None else slack[0][0] // 2
-        return max(least_us, min(PIECE_US_MAX, half_us))
+        if slack is None:
+            return PIECE_ALONE_US_MAX
+        one_us = self.times.expected_us(Work(1, self._decode_reads, is_decode=True))
+        return max(FIXED_TIMES * one_us, min(PIECE_US_MAX, slack[0][0] // 2))
 
 
 class _Waiting(NamedTuple):

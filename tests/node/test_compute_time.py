@@ -60,7 +60,7 @@ def test_a_prefill_is_expected_within_a_fifth_at_any_context(count: int, first: 
 
 
 @pytest.mark.parametrize("batch", [2, 4, 64])
-def test_a_batch_larger_than_any_is_never_thought_shorter_than_it_is(batch: int) -> None:
+def test_with_one_size_known_a_larger_batch_is_not_thought_shorter_than_it_is(batch: int) -> None:
     work = decode(batch, 50)
     assert taught([decode(1, 50)] * 8).expected_us(work) >= true_us(work)
 
@@ -113,5 +113,5 @@ def test_the_rows_that_fit_fit_and_every_time_is_positive(
         times.observe(Work.of(at, count), Micros(took_us))
     fitting = times.rows_within(first, rows_max, NOTHING, limit_us)
     assert 0 <= fitting <= rows_max
-    assert fitting == 0 or times.safe_us(Work.of(first, fitting)) <= limit_us
+    assert fitting == 0 or times.expected_us(Work.of(first, fitting)) <= limit_us
     assert 1 <= times.expected_us(Work.of(first, rows_max)) <= times.safe_us(Work.of(first, rows_max))

@@ -158,15 +158,15 @@ def test_a_decode_that_takes_longer_than_the_loop_can_wait_never_runs_in_it(
 
 def test_a_prompt_is_answered_in_one_payload_however_it_was_cut() -> None:
     engine = Engine()
-    [[outcome]] = outcomes(engine, [run(1, 0, count=40)])
+    [[outcome]] = outcomes(engine, [run(1, 0, count=300)])
     assert len(engine.pieces) > 1
-    assert numbers(outcome) == [value + 1.0 for value in range(40 * WIDTH)]
+    assert numbers(outcome) == [value + 1.0 for value in range(300 * WIDTH)]
 
 
-@pytest.mark.parametrize("wanted", [1, 8, 39])
+@pytest.mark.parametrize("wanted", [1, 30, 299])
 def test_only_the_last_rows_are_answered_where_no_more_are_wanted(wanted: int) -> None:
-    [[outcome]] = outcomes(Engine(), [run(1, 0, count=40, rows_out_max=wanted)])
-    assert numbers(outcome) == [value + 1.0 for value in range((40 - wanted) * WIDTH, 40 * WIDTH)]
+    [[outcome]] = outcomes(Engine(), [run(1, 0, count=300, rows_out_max=wanted)])
+    assert numbers(outcome) == [value + 1.0 for value in range((300 - wanted) * WIDTH, 300 * WIDTH)]
 
 
 def test_where_rows_depend_on_company_and_cuts_every_step_runs_alone_and_whole() -> None:

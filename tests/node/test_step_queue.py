@@ -4,9 +4,9 @@ import pytest
 from node.queue_bench import ONE_US, Machine, machine_us, make_queue, missed, run
 
 from odsi_proto.errors import CapacityError
-from odsi_proto.node.compute_time import ComputeTimes
+from odsi_proto.node.compute_time import ComputeTimes, Work
 from odsi_proto.node.piece import BATCH_ROWS_MAX, PIECE_ROWS_MIN
-from odsi_proto.node.step_queue import LATE_TURNS, PIECE_US_MAX, SLACK_US_MAX, StepQueue
+from odsi_proto.node.step_queue import LATE_TURNS, PIECE_ALONE_US_MAX, PIECE_US_MAX, SLACK_US_MAX, StepQueue
 from odsi_proto.statemachine.effects import Run
 from odsi_proto.units import Micros, RequestId
 
@@ -246,8 +246,33 @@ def test_a_long_prompt_runs_in_pieces_and_is_over_once() -> None:
         sum(n for _, n in offsets[:at]) for at in range(len(offsets))
     ]
     assert sum(positions for _, positions in offsets) == 400
-    assert all(machine_us(piece.work) <= PIECE_US_MAX for piece in machine.pieces)
+    assert len(machine.pieces) == 2
+    assert all(machine_us(piece.work) <= PIECE_ALONE_US_MAX for piece in machine.pieces)
     assert list(machine.finished_us) == [(1, 0)]
+
+
+def test_pieces_of_a_prompt_are_shorter_once_somebody_decodes_with_however_much_slack() -> None:
+    machine = Machine(make_queue())
+    machine.add(run(2, slack_us=9_000_000))
+    machine.drain()
+    machine.add(run(1, count=512, slack_us=5_000_000))
+    machine.drain()
+    assert 40_000 < max(machine_us(piece.work) for piece in machine.pieces) <= PIECE_US_MAX
+
+
+def test_where_one_row_takes_long_a_piece_may_take_twice_that() -> None:
+    """A stage that reads its weights for 500 ms ran prompts by 16 positions, and read them 32 times."""
+    times = ComputeTimes()
+    for rows in (1, 16, 512):
+        times.observe(Work(rows, 0, is_decode=rows == 1), Micros(500_000 + 1_000 * rows))
+    queue = StepQueue(times, steps_max=9, bytes_max=99, can_batch=True, can_cut=True)
+    queue.add(run(2, slack_us=100_000), now=Micros(0))
+    queue.add(run(1, count=512, slack_us=9_000_000), now=Micros(0))
+    rows = []
+    while (piece := queue.next(now=Micros(0)).piece) is not None:
+        rows.append(piece.work.rows)
+        queue.done(took_us=Micros(500_000 + 1_000 * piece.work.rows), now=Micros(0))
+    assert max(rows) >= 128
 
 
 def test_pieces_of_a_prompt_take_half_of_the_least_slack_of_open_requests() -> None:
