@@ -56,6 +56,8 @@ def result_fields(result: GenerationResult) -> dict[str, object]:
         "tokens_per_second": round(result.tokens_per_second, 3),
         "prompt_positions": result.prompt_positions,
         "finish_reason": result.finish_reason.value,
+        "reroutes": result.reroutes,
+        "is_exact": result.is_exact,
         "first_token_us": result.first_token_us,
         "token": result.token._asdict(),
         "unaccounted": result.unaccounted._asdict(),

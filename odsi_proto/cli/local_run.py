@@ -178,6 +178,7 @@ def _measured(
         client=_client_report(callers_us[:-1], client, sampler, chunks),
         budgets=None,
         steps=(),
+        replayed_positions=len(prompt_ids),
         steps_left_out=0,
     )
 

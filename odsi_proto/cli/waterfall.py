@@ -71,7 +71,12 @@ def _heading(result: GenerationResult, request: Request) -> str:
     ]
     if result.budgets is not None:
         first_s, token_s = result.budgets.first_token_us / 1e6, result.budgets.per_token_us / 1e6
-        facts.append(("budgets", f"first token {first_s:g} s, each further token {token_s:g} s"))
+        total_us = result.budgets.total_us
+        total = "" if total_us is None else f", {total_us / 1e6:g} s in all"
+        facts.append(("budgets", f"first token {first_s:g} s, each further token {token_s:g} s{total}"))
+    if result.reroutes:
+        what = f"{result.reroutes}; drawn is what the last path did, which ran all before it again"
+        facts.append(("reroutes", what))
     if result.steps_left_out:
         facts.append(("left out", f"{result.steps_left_out} steps after the first {len(result.steps)}"))
     lines = [
@@ -92,6 +97,7 @@ def _table(result: GenerationResult) -> str:
 
 def _data(result: GenerationResult, pieces: Sequence[str]) -> str:
     budgets = result.budgets
+    own = pieces[result.replayed_positions - result.prompt_positions :]  # of the tokens that are drawn
     content = {
         "stages": [
             {
@@ -101,9 +107,9 @@ def _data(result: GenerationResult, pieces: Sequence[str]) -> str:
             for stage in result.stages
         ],
         "budgets": None if budgets is None else [budgets.first_token_us, budgets.per_token_us],
-        "prompt_positions": result.prompt_positions,
+        "prompt_positions": result.replayed_positions,
         "steps": [_row(step) for step in result.steps],
-        "pieces": [_clean(_shortened(piece, PIECE_CHARS_MAX)) for piece in pieces],
+        "pieces": [_clean(_shortened(piece, PIECE_CHARS_MAX)) for piece in own],
     }
     text = json.dumps(content, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

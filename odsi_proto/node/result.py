@@ -131,6 +131,8 @@ class Budgets:
     """From the first prompt chunk sent to the rows of the last."""
     per_token_us: int
     """From a decode step sent to its rows."""
+    total_us: int | None = None
+    """From the OPEN to the last rows; None if that was not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,10 @@ class GenerationResult:
     """The end token included, where it came."""
     prompt_positions: int
     finish_reason: FinishReason
+    reroutes: int = 0
+    """Times that it went on along another path, whose stages are those named."""
+    is_exact: bool = True
+    """Whether the tokens are those of one path without interruption: a replay in the exact profile is."""
     first_token_us: Micros
     """From the first prompt row sent to the first token."""
     tokens_per_second: float
@@ -153,8 +159,11 @@ class GenerationResult:
     stages: tuple[StageReport, ...]
     client: ClientReport
     budgets: Budgets | None
-    """None in a single-process run."""
+    """Of the last path; None in a single-process run."""
     steps: tuple[StepTimes, ...]
-    """The prompt's chunks and then the decode steps, as many as are kept; none of a single process."""
+    """Of the last path, as many as are kept: first the chunks of what it ran as its prompt, then the decode
+    steps; none of a single process."""
+    replayed_positions: int
+    """What the last path ran as its prompt: the prompt, and after a reroute also the tokens before it."""
     steps_left_out: int
     """Decode steps beyond those; the parts are of those kept."""

@@ -78,13 +78,24 @@ class _Step:
 class Tally:
     """What one generation took, where. Call in the order of a step's life."""
 
-    def __init__(
-        self, path: Sequence[Peer], budgets: Budgets, *, clock_ns: Callable[[], int] = time.monotonic_ns
-    ) -> None:
+    def __init__(self, path: Sequence[Peer], *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.token_ids: list[int] = []
-        self._path = path
-        self._budgets = budgets
+        self.budgets: Budgets | None = None
+        """What is asked of the path."""
         self._clock_ns = clock_ns
+        self._prompt_positions = 0
+        self._take_path(path, 0)
+        self._started_ns = 0
+        self._first_us = 0
+        self._last_us = 0
+        self._mark_us = 0
+        self._news = asyncio.Event()
+
+    def _take_path(self, path: Sequence[Peer], replayed_positions: int) -> None:
+        self._path = path
+        self._replayed_positions = replayed_positions
+        """The prompt, or more where it was run again with what followed it."""
+        self._next = Position(0)
         self._steps_max = min(STEPS_MAX, HOPS_MAX // max(1, len(path)))
         self._steps: dict[Position, _Step] = {}
         self._current = _Step(Position(0), 0, 0, 0)
@@ -92,20 +103,22 @@ class Tally:
         self._steps_left_out = 0
         self._reported = [Position(-1)] * len(path)
         """The furthest step that each stage has reported."""
-        self._prompt_positions = 0
-        self._started_ns = 0
-        self._first_us = 0
-        self._last_us = 0
-        self._mark_us = 0
-        self._news = asyncio.Event()
 
     def start(self, prompt_positions: int) -> None:
         """The first prompt rows are about to be sent."""
-        self._prompt_positions = prompt_positions
+        self._prompt_positions = self._replayed_positions = prompt_positions
         self._started_ns = self._clock_ns()
 
-    def begin(self, position: Position, count: int) -> None:
-        """A step is about to be embedded."""
+    def reroute(self, path: Sequence[Peer], positions: int) -> None:
+        """Go on along another path, which runs what there is, so many positions, as a prompt first.
+
+        Parts and steps are of the last path alone.
+        """
+        self._take_path(path, positions)
+
+    def begin(self, count: int) -> None:
+        """A step of so many positions, after those before, is about to be embedded."""
+        position, self._next = self._next, Position(self._next + count)
         self._mark_us = self._now_us()
         self._current = _Step(position, count, self._mark_us, len(self._path))
         if len(self._steps) < self._steps_max:
@@ -170,12 +183,14 @@ class Tally:
             self._news.clear()
             await self._news.wait()
 
-    def result(self, text: str, finish_reason: FinishReason) -> GenerationResult:
+    def result(
+        self, text: str, finish_reason: FinishReason, *, reroutes: int, is_exact: bool
+    ) -> GenerationResult:
         """The finished generation."""
         decode_us = self._last_us - self._first_us
         decode_steps = len(self.token_ids) - 1
         steps = tuple(step.frozen() for step in self._steps.values())
-        prompt = [step for step in steps if step.position < self._prompt_positions]
+        prompt = [step for step in steps if step.position < self._replayed_positions]
         decode = [step for step in steps[len(prompt) :] if step.arrived_us >= 0]
         # A token's time begins where the one before it was sampled.
         pairs = list(pairwise([*prompt[-1:], *decode]))
@@ -187,6 +202,8 @@ class Tally:
             token_ids=tuple(self.token_ids),
             prompt_positions=self._prompt_positions,
             finish_reason=finish_reason,
+            reroutes=reroutes,
+            is_exact=is_exact,
             first_token_us=Micros(self._first_us),
             tokens_per_second=decode_steps * 1e6 / max(1, decode_us) if decode_steps else 0.0,
             token=Spread.of(tokens_us),
@@ -204,8 +221,9 @@ class Tally:
                 sample=Spread.of(step.sample_us for step in decode),
                 bytes_per_token=_mean(step.sent_bytes for step in decode),
             ),
-            budgets=self._budgets,
+            budgets=self.budgets,
             steps=steps,
+            replayed_positions=self._replayed_positions,
             steps_left_out=self._steps_left_out,
         )
 

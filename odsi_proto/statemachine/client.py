@@ -81,6 +81,10 @@ class ClientEndpoint(Endpoint):
         limit = self._established(connection).peer_limit(Setting.STEP_POSITIONS_MAX, default)
         return max(1, min(limit, default))
 
+    def one_way_us(self, connection: ConnectionId) -> Micros:
+        """The one-way delay of a connection, half its least round trip; 0 until one was measured."""
+        return self._established(connection).owd_us
+
     def new_request_id(self) -> RequestId:
         """A fresh id to :meth:`open` a request under."""
         return RequestId(self._choices(REQUEST_ID_BYTES))

@@ -144,6 +144,22 @@ def test_a_full_context_of_tokens_is_one_page_of_a_few_megabytes() -> None:
     assert len(text) < 2_000_000
 
 
+def test_after_a_reroute_the_rows_have_the_tokens_of_the_last_path() -> None:
+    generation = Generation(2, prompt=4)
+    generation.first()
+    generation.reroute()
+    generation.send(5)
+    generation.arrive(0, 30_000)
+    generation.sample(1)
+    generation.token(7_000)
+
+    text = page(generation.result(reroutes=1), pieces=["a", "b", "c"])
+
+    read = content(text)
+    assert (read["prompt_positions"], read["pieces"], len(read["steps"])) == (5, ["b", "c"], 2)
+    assert "1; drawn is what the last path did" in text
+
+
 def test_one_token_alone_makes_a_page() -> None:
     assert len(content(page(generated(1)))["steps"]) == 1
 

@@ -120,7 +120,7 @@ def test_closing_a_client_ends_a_generation_elsewhere() -> None:
             one = client(nodes.path, ActivationCodec.F32)
             await one.__aenter__()
             task = asyncio.create_task(generate(one, "Once upon a time", 1_000))
-            while not one._runs:
+            while not one._attempts:
                 await asyncio.sleep(0)
             await one.__aexit__(None, None, None)
             with pytest.raises((RequestFailedError, PeerError), match="closed"):

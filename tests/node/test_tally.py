@@ -76,7 +76,7 @@ def test_a_step_and_stage_count_once_however_often_they_are_reported() -> None:
 def test_a_stage_that_reports_nothing_is_missing_and_not_zero() -> None:
     generation = Generation(2)
     generation.first()
-    generation.send(1, 1)
+    generation.send(1)
     generation.arrive(1, 5_000, report=False)
     generation.tally.add_status([record(1, 1, 5_000)])
     generation.sample(1)
@@ -101,10 +101,29 @@ def test_no_more_steps_are_kept_than_the_bound_and_the_result_says_so(
     assert parts_us(result) == result.token.mean_us
 
 
+def test_after_a_reroute_the_parts_are_those_of_the_last_path() -> None:
+    generation = Generation(2, prompt=4)
+    generation.first()
+    generation.token(5_000)
+    generation.reroute()
+    generation.send(6)
+    generation.arrive(0, 30_000)
+    generation.sample(2)
+    generation.token(7_000)
+
+    result = generation.result(reroutes=1)
+
+    assert (result.prompt_positions, result.replayed_positions, len(result.token_ids)) == (4, 6, 4)
+    assert [(step.position, step.positions) for step in result.steps] == [(0, 6), (6, 1)]
+    assert [stage.compute.mean_us for stage in result.stages] == [7_000, 7_000]
+    assert [str(stage.layers) for stage in result.stages] == ["10-20", "0-10"]
+    assert parts_us(result) == result.token.mean_us
+
+
 def test_the_wait_for_reports_ends_when_every_stage_has_reported() -> None:
     async def run() -> None:
         generation = Generation(2)
-        generation.send(0, 1)
+        generation.send(1)
         waiting = asyncio.ensure_future(generation.tally.wait_reported(timelines.Position(0)))
         generation.tally.add_status([record(0, 0, 1)])
         await asyncio.sleep(0)

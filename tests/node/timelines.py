@@ -19,7 +19,7 @@ class Generation:
         self, stages: int = 3, *, prompt: int = 1, budgets: tuple[int, int] = (10**6, 10**5)
     ) -> None:
         self.now_us = 5_000
-        path = [
+        self.path = [
             Peer(
                 participant=make_signer(index + 1).participant,
                 host="127.0.0.1",
@@ -29,17 +29,14 @@ class Generation:
             for index in range(stages)
         ]
         self.stages = stages
-        self.tally = Tally(
-            path,
-            Budgets(first_token_us=budgets[0], per_token_us=budgets[1]),
-            clock_ns=lambda: self.now_us * 1_000,
-        )
+        self.tally = Tally(self.path, clock_ns=lambda: self.now_us * 1_000)
+        self.tally.budgets = Budgets(first_token_us=budgets[0], per_token_us=budgets[1])
         self.tally.start(prompt)
         self.prompt = prompt
 
-    def send(self, position: int, count: int) -> None:
+    def send(self, count: int) -> None:
         """The client's part before the way."""
-        self.tally.begin(Position(position), count)
+        self.tally.begin(count)
         self.now_us += EMBED_US
         self.tally.embedded()
         self.now_us += SEND_US
@@ -65,7 +62,7 @@ class Generation:
 
     def first(self, compute_us: int = 20_000) -> None:
         """The prompt in one chunk, and the first token."""
-        self.send(0, self.prompt)
+        self.send(self.prompt)
         self.arrive(0, compute_us)
         self.sample(0)
 
@@ -73,13 +70,17 @@ class Generation:
         """One decode step."""
         position = self.prompt + len(self.tally.token_ids) - 1
         self.now_us += CALLER_US
-        self.send(position, 1)
+        self.send(1)
         self.arrive(position, compute_us, remaining_us=remaining_us)
         self.sample(len(self.tally.token_ids))
 
-    def result(self, text: str = "") -> GenerationResult:
+    def reroute(self) -> None:
+        """Go on along the same stages in the opposite order, which run all there is again."""
+        self.tally.reroute(self.path[::-1], self.prompt + len(self.tally.token_ids))
+
+    def result(self, text: str = "", *, reroutes: int = 0) -> GenerationResult:
         """All of it."""
-        return self.tally.result(text, FinishReason.MAX_TOKENS)
+        return self.tally.result(text, FinishReason.MAX_TOKENS, reroutes=reroutes, is_exact=True)
 
 
 def record(stage: int, position: int, compute_us: int, *, remaining_us: int = 1) -> StatusRecord:
