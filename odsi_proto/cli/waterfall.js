@@ -5,7 +5,7 @@
   // Columns of a step, as `waterfall.py` writes them. Times are microseconds since the first row was sent.
   const [POSITION, POSITIONS, BEGUN, EMBED, SEND, RETURN, ARRIVED, HEAD, SAMPLE, DONE, HOPS] = Array(11).keys();
   const HOP_PARTS = ["transfer", "queue", "compute", "coordination"];
-  const REMAINING = 4;
+  const REMAINING = 4, FLAGS = 5, LATE = 1, OVER_BUDGET = 8;
   const ROW = 18, PRINTED_MAX = 240, STAGES_IN_FULL = 6;
   const KINDS = [
     ["caller", "the program that takes the tokens"], ["embed", "client: embed, send, head, sample"], ["transfer", "on the way"],
@@ -54,11 +54,12 @@
     const budget = isFirst ? firstBudget : tokenBudget;
     const due = isFirst ? chunks[0][BEGUN] + chunks[0][EMBED] + firstBudget : sent + tokenBudget;
     const isLast = !isFirst || step === chunks[chunks.length - 1];
-    const spent = step[HOPS].findIndex((hop) => hop && hop[REMAINING] === 0);
+    const spent = step[HOPS].findIndex((hop) => hop && (hop[REMAINING] === 0 || hop[FLAGS] & LATE));
+    const slow = step[HOPS].flatMap((hop, stage) => (hop && hop[FLAGS] & OVER_BUDGET ? [stage] : []));
     return {
       parts, begins: start - zero, took: step[DONE] - start, ends: step[DONE] - zero,
       due: budget === Infinity ? Infinity : due - zero,
-      missed: (isLast && step[ARRIVED] > due) || spent >= 0, spent,
+      missed: (isLast && step[ARRIVED] > due) || spent >= 0, spent, slow,
       over: known > away ? known - away : 0, count: 1,
     };
   }
@@ -91,7 +92,7 @@
       for (const part of parts) { part.from = at; at += part.took; }
       const mean = (key) => some.reduce((sum, row) => sum + row[key], 0) / some.length;
       const misses = some.filter((row) => row.missed).length;
-      out.push({ parts, begins: 0, took: mean("took"), ends: mean("took"), due: mean("due"), over: 0, spent: -1,
+      out.push({ parts, begins: 0, took: mean("took"), ends: mean("took"), due: mean("due"), over: 0, spent: -1, slow: [],
         missed: misses > 0, count: some.length, misses,
         name: `${first + 1}-${first + some.length}`, small: `mean of ${some.length}` });
     }
@@ -199,7 +200,8 @@
         say(`${ms(part.said).padStart(10)}  ${part.label}${part.kind === "transfer" ? who : ""}`, number === chosenPart);
       });
       if (row.over) say(`the estimates of the way are ${ms(row.over)} ms too long: drawn shorter`);
-      if (row.spent >= 0) say(`nothing was left when it came to stage ${row.spent}`);
+      if (row.spent >= 0) say(`nothing was left at stage ${row.spent}`);
+      if (row.slow.length) say(`longer than its own budget: stage ${row.slow.join(", ")}`);
       if (row.missed && row.spent < 0) say(row.misses > 1 ? `${row.misses} missed their deadline` : "missed its deadline");
       return out;
     }

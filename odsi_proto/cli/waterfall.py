@@ -25,6 +25,7 @@ from importlib import resources
 from odsi_proto import __version__
 from odsi_proto.cli.delivery import PART_HEADINGS, part_rows, summary
 from odsi_proto.node.result import GenerationResult, HopTimes, StepTimes
+from odsi_proto.wire.frames import StatusFlag
 from odsi_proto.wire.identity import participant_short
 
 PIECE_CHARS_MAX = 64
@@ -125,8 +126,8 @@ def _row(step: StepTimes) -> list[object]:
 
 
 def _hop(hop: HopTimes) -> list[int]:
-    numbers = (hop.transfer_us, hop.queue_us, hop.compute_us, hop.coordination_us, hop.remaining_us)
-    return [_bounded(number) for number in numbers]
+    times = (hop.transfer_us, hop.queue_us, hop.compute_us, hop.coordination_us, hop.remaining_us)
+    return [*map(_bounded, times), hop.flags & _FLAGS]
 
 
 def _bounded(number: int) -> int:
@@ -141,6 +142,9 @@ def _clean(text: str) -> str:
     """``text`` without what HTML can not hold or what turns the order of reading round."""
     return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
 
+
+_FLAGS = int(StatusFlag.LATE | StatusFlag.OVER_BUDGET)
+"""What the script knows."""
 
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, marks of direction and halves of surrogate pairs."""

@@ -99,6 +99,8 @@ def _steps(snapshot: Snapshot) -> Iterator[Metric]:
     yield _by_label("odsi_steps", "Steps by what became of them.", "outcome", status.steps)
     misses = "Steps whose budget was spent: those that ran late, and those that were not run for it."
     yield CounterMetricFamily("odsi_deadline_misses", misses, value=status.deadline_misses)
+    deviations = "Steps that were not as planned in their OPEN, by how."
+    yield _by_label("odsi_plan_deviations", deviations, "kind", snapshot.deviations)
     yield CounterMetricFamily("odsi_positions", "Positions run.", value=snapshot.positions)
     for name, what, buckets in (
         ("queue", "Time that a step waited for its turn.", snapshot.queue_us),

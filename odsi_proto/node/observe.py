@@ -19,7 +19,7 @@ from odsi_proto.statemachine.table import Verdict
 from odsi_proto.statemachine.tables import RequestInput, RequestState, StepInput
 from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId
 from odsi_proto.wire.codepoints import ErrorCode
-from odsi_proto.wire.frames import StatusRecord
+from odsi_proto.wire.frames import StatusFlag, StatusRecord
 from odsi_proto.wire.identity import participant_short, participant_text
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,10 @@ class Observer:
         self.transfer_us = Histogram(DURATION_BOUNDS_US)
         self.coordination_us = Histogram(DURATION_BOUNDS_US)
         self.slack_us = Histogram(SLACK_BOUNDS_US)
+        self.deviations: Counter[str] = Counter(dict.fromkeys(_DEVIATIONS.values(), 0))
+        """Steps that were not as planned in their OPEN, by how."""
         self._outcomes: Counter[str] = Counter()
+        self._ran = 0
         self.refusals: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
         """Connections that this node closed, by code."""
@@ -105,7 +108,7 @@ class Observer:
     @property
     def steps(self) -> dict[str, int]:
         """Steps by outcome: every one of :data:`STEP_OUTCOMES`."""
-        done = self.queue_us.count - self._outcomes["late"]
+        done = self._ran - self._outcomes["late"]
         return {name: self._outcomes[name] for name in STEP_OUTCOMES} | {"done": done}
 
     @property
@@ -155,16 +158,9 @@ class Observer:
 
     def trace(self, trace: Trace) -> bool:
         """An event of the core; whether it is counted here and needs no line of its own."""
-        match trace.event:
-            case "refused":
-                self.refusals[_known(str(trace.fields.get("code", _OTHER)))] += 1
-            case "step_late":
-                self._outcomes["late"] += 1
-                request = self._requests.get(RequestId(_bytes(trace.fields.get("request"))))
-                if request is not None:
-                    request.late += 1
-                return True
-        return False
+        if trace.event == "refused":
+            self.refusals[_known(str(trace.fields.get("code", _OTHER)))] += 1
+        return trace.event in _STEP_EVENTS
 
     # What the node tells.
 
@@ -183,31 +179,43 @@ class Observer:
             self._outcomes["dropped"] += 1
 
     def ran(self, run: Run, compute_us: int, record: StatusRecord | None) -> None:
-        """The executor ran a step; ``record`` is what is reported of it, None if its request has ended."""
+        """The executor ran a step; ``record`` is what is reported of it, None if that is not known."""
         self._queued.pop((run.request, run.position), None)
         self.compute_us.add(compute_us)
-        if record is None:
+        request = self._requests.get(run.request)
+        if request is None:
             self._outcomes["dropped"] += 1
             return
+        self._ran += 1
+        if record is None:
+            return
+        if record.flags:
+            self._note_flags(request, record.flags)
         self.queue_us.add(record.queue_us)
         self.transfer_us.add(record.transfer_us)
         self.coordination_us.add(record.coordination_us)
         self.positions += record.count
-        request = self._requests.get(run.request)
-        if request is not None:
-            request.steps += 1
-            request.positions += record.count
-            request.transfer_us += record.transfer_us
-            request.queue_us += record.queue_us
-            request.compute_us += record.compute_us
-            request.coordination_us += record.coordination_us
+        request.steps += 1
+        request.positions += record.count
+        request.transfer_us += record.transfer_us
+        request.queue_us += record.queue_us
+        request.compute_us += record.compute_us
+        request.coordination_us += record.coordination_us
+
+    def _note_flags(self, request: _Request, flags: int) -> None:
+        if flags & StatusFlag.LATE:
+            self._outcomes["late"] += 1
+            request.late += 1
+        for flag, name in _DEVIATIONS.items():
+            if flags & flag:
+                self.deviations[name] += 1
 
     def sample(self, rtts_us: Iterable[int], busy_us: int) -> None:
         """An interval has passed; ``rtts_us`` are the smoothed round trips of its connections.
 
         ``busy_us`` is what the executor has computed since it started.
         """
-        steps, late, queue_us = self.queue_us.count, self.deadline_misses, self.queue_us.total
+        steps, late, queue_us = self._ran, self.deadline_misses, self.queue_us.total
         before_steps, before_late, before_queue_us, before_busy_us = self._sampled
         self._sampled = (steps, late, queue_us, busy_us)
         ran = steps - before_steps
@@ -320,5 +328,11 @@ def _known(name: str) -> str:
     return name if name in ErrorCode.__members__ else _OTHER
 
 
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b""
+_DEVIATIONS = {
+    StatusFlag.BELOW_PLAN: "below_plan",
+    StatusFlag.ABOVE_PLAN: "above_plan",
+    StatusFlag.OVER_BUDGET: "over_budget",
+}
+
+_STEP_EVENTS = frozenset({"step_late", "step_off_plan", "step_over_budget"})
+"""What the core says of single steps: counted, and no line each."""

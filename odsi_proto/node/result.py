@@ -54,6 +54,8 @@ class HopTimes(NamedTuple):
     remaining_us: int
     """What was left of the budget when the step arrived."""
     output_bytes: int
+    flags: int
+    """What the stage says of it: of ``StatusFlag``."""
 
     @property
     def total_us(self) -> int:

@@ -174,6 +174,7 @@ class Tally:
                 coordination_us=record.coordination_us,
                 remaining_us=record.remaining_us,
                 output_bytes=record.output_bytes,
+                flags=record.flags,
             )
         self._news.set()
 

@@ -53,6 +53,8 @@ class Snapshot(NamedTuple):
     """Pieces that left a rest of their step."""
     set_aside: int
     """Times that a step was put behind those that could be in time."""
+    deviations: Mapping[str, int]
+    """Steps that were not as planned, by how."""
     closes: Mapping[str, int]
     positions: int
     kv_block_bytes: int
@@ -100,6 +102,7 @@ class Vitals:
             transfer_us=seen.transfer_us.frozen(),
             coordination_us=seen.coordination_us.frozen(),
             slack_us=seen.slack_us.frozen(),
+            deviations=dict(seen.deviations),
             closes=dict(seen.closes),
             positions=seen.positions,
             kv_block_bytes=block_bytes,

@@ -140,6 +140,7 @@ def snapshot(of: NodeStatus | None = None) -> Snapshot:
         pieces={"loop": 2, "worker": 1},
         cuts=1,
         set_aside=4,
+        deviations={"over_budget": 5},
         closes={"ORDER_VIOLATION": 2},
         positions=4_321,
         kv_block_bytes=737_280,

@@ -13,6 +13,7 @@ from odsi_proto.statemachine.table import Verdict
 from odsi_proto.statemachine.tables import RequestInput, RequestState, StepInput, StepState
 from odsi_proto.testing import make_signer
 from odsi_proto.units import ConnectionId, Micros, Position, RequestId, Slack
+from odsi_proto.wire.frames import StatusFlag
 from odsi_proto.wire.tensor import ActivationCodec
 
 REQUEST = RequestId(bytes(range(16)))
@@ -78,9 +79,8 @@ def open_request(seen: Observer) -> None:
 
 def step(seen: Observer, position: int, *, late: bool = False) -> None:
     seen.queued(run(position))
-    if late:
-        assert seen.trace(Trace(event="step_late", fields={"request": REQUEST}))
-    seen.ran(run(position), 5_000, record(1, position, 5_000))
+    flags = StatusFlag.LATE | StatusFlag.OVER_BUDGET if late else 0
+    seen.ran(run(position), 5_000, record(1, position, 5_000, flags=flags))
 
 
 def test_a_request_has_a_line_when_it_opens_and_one_when_it_is_finished(
@@ -141,10 +141,18 @@ def test_every_step_has_one_outcome(seen: Observer) -> None:
     seen.transition(refused(StepInput.EXPIRED))
     seen.transition(refused(StepInput.MISMATCH))
     seen.transition(refused(StepInput.FAILED))
+    seen.transition(moved(RequestInput.CANCEL, RequestState.ENDED))
     seen.ran(run(2), 5_000, None)
 
     assert set(seen.steps.values()) == {1}
     assert seen.deadline_misses == 2
+    assert seen.deviations == {"below_plan": 0, "above_plan": 0, "over_budget": 1}
+
+
+@pytest.mark.parametrize("event", ["step_late", "step_off_plan", "step_over_budget"])
+def test_what_is_said_of_single_steps_has_no_line(seen: Observer, event: str) -> None:
+    assert seen.trace(Trace(event=event, fields={"request": REQUEST}))
+    assert not seen.trace(Trace(event="goaway"))
 
 
 def test_waiting_steps_are_listed_tightest_first_and_leave_with_their_answer(

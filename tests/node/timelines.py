@@ -83,7 +83,9 @@ class Generation:
         return self.tally.result(text, FinishReason.MAX_TOKENS, reroutes=reroutes, is_exact=True)
 
 
-def record(stage: int, position: int, compute_us: int, *, remaining_us: int = 1) -> StatusRecord:
+def record(
+    stage: int, position: int, compute_us: int, *, remaining_us: int = 1, flags: int = 0
+) -> StatusRecord:
     """What one stage reports of one step."""
     return StatusRecord(
         stage=StageIndex(stage),
@@ -96,4 +98,5 @@ def record(stage: int, position: int, compute_us: int, *, remaining_us: int = 1)
         compute_us=Micros(compute_us),
         coordination_us=Micros(COORDINATION_US),
         output_bytes=1_183,
+        flags=flags,
     )
