@@ -238,8 +238,9 @@ class Node:
             now=now_us(),
         )
         record = self._endpoint.reported(request, position)
-        self._driver.act(effects)  # first: what is counted can wait, what is sent can not
+        # Before anything else happens: what comes in while this goes out may end the request.
         self._observer.ran(effect, outcome.finished_us - outcome.started_us, record)
+        self._driver.act(effects)
 
     def _dial_soon(self, peer: Peer) -> None:
         if self._is_leaving:
