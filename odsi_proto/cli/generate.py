@@ -1,10 +1,12 @@
 """``odsi generate``: generate text, over nodes or in this process."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from odsi_proto.cli.deadline_options import LATE, DeadlineOptions, deadline_options
 from odsi_proto.cli.delivery import Delivery, result_fields, summary, write_waterfall
 from odsi_proto.cli.files import check_writable
 from odsi_proto.cli.generation_options import GenerationOptions, generation_options
@@ -36,6 +38,7 @@ from odsi_proto.wire.identity import Signer
     )
 )
 @generation_options(prompt=None, max_tokens=256)
+@deadline_options
 @click.option("--path", type=PATH, help="The stages in order, each with its layers: ID@HOST:PORT[LO-HI],...")
 @click.option("--peer", "peers", type=PEER, multiple=True, help="A node to find a path among. Repeatable.")
 @click.option("--local", is_flag=True, help="Run the whole model in this process.")
@@ -50,6 +53,10 @@ from odsi_proto.wire.identity import Signer
 @json_option
 def generate(
     options: GenerationOptions,
+    first_token_ms: int | None,
+    per_token_ms: int | None,
+    total_ms: int | None,
+    late: str,
     path: tuple[Peer, ...] | None,
     peers: tuple[Peer, ...],
     local: bool,
@@ -73,6 +80,12 @@ def generate(
         raise click.UsageError("--stages and --cuts need --local")
     if stages and cuts:
         raise click.UsageError("--stages excludes --cuts")
+    deadlines = DeadlineOptions(
+        first_token_ms=first_token_ms, per_token_ms=per_token_ms, total_ms=total_ms, late_action=LATE[late]
+    )
+    if local and deadlines.is_given:
+        raise click.UsageError("--local excludes --first-token-ms, --per-token-ms, --total-ms and --late")
+    options = replace(options, deadlines=deadlines)
     if local and identity is not None:
         raise click.UsageError("--local excludes --identity")
     if waterfall is not None:

@@ -437,7 +437,9 @@ class Client:
     def _fail(self, effect: RequestFailed) -> None:
         attempt, stage = self._attempts[effect.request], effect.stage
         who = "the path" if stage is None else f"stage {stage} ({attempt.path[stage].label})"
-        error = RequestFailedError(f"{who}: {ErrorCode.name_of(effect.code)}: {effect.reason}")
+        where = "" if effect.position is None else f"position {effect.position}"
+        reason = effect.reason if where in effect.reason else f"{effect.reason} ({where})"
+        error = RequestFailedError(f"{who}: {ErrorCode.name_of(effect.code)}: {reason}")
         attempt.fail(error, effect)
 
 
