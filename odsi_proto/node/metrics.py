@@ -86,7 +86,7 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
         configured = "Configured rate of what leaves."
         yield _gauge("odsi_uplink_bytes_per_second", configured, status.uplink_bytes_per_s)
     if status.bulk_bytes_per_s is not None:
-        held = "What bulk is held to because steps met a queue."
+        held = "What bulk is held to now, beside steps."
         yield _gauge("odsi_bulk_bytes_per_second", held, status.bulk_bytes_per_s)
     yield _by_label(
         "odsi_connections_closed", "Connections that this node closed, by code.", "code", snapshot.closes

@@ -143,7 +143,7 @@ class NodeStatus:
     uplink_bytes_per_s: int | None
     """Configured; null without a limit."""
     bulk_bytes_per_s: int | None
-    """What bulk is held to because steps met a queue; null while it is not."""
+    """What bulk is held to now, beside steps; null while it is not."""
     connections_open: int
     """Also those whose peer is not authenticated yet."""
     connections: tuple[ConnectionStatus, ...]

@@ -133,7 +133,7 @@ class Vitals:
             kv_blocks=engine.kv_bytes_max // block_bytes,
             kv_blocks_used=engine.kv_bytes_used // block_bytes,
             uplink_bytes_per_s=_whole(quic.queue.uplink.rate_bytes_s),
-            bulk_bytes_per_s=_whole(quic.queue.uplink.bulk_bytes_s),
+            bulk_bytes_per_s=_whole(quic.queue.uplink.bulk_limit_bytes_s(self._loop.time())),
             connections_open=quic.connections_open,
             connections=tuple(
                 self._connection(link, seen.peers[link.connection])
