@@ -7,12 +7,23 @@ from pathlib import Path
 import click
 
 from odsi_proto.cli.deadline_options import LATE, DeadlineOptions, deadline_options
-from odsi_proto.cli.delivery import Delivery, result_fields, summary
+from odsi_proto.cli.delivery import Delivery, result_fields, summary, write_waterfall
+from odsi_proto.cli.files import check_writable
 from odsi_proto.cli.generation_options import GenerationOptions, generation_options
 from odsi_proto.cli.lifeline import die_with_parent, run_until_signal
 from odsi_proto.cli.logs import configure_logs
 from odsi_proto.cli.output import Output, ProgressBar
-from odsi_proto.cli.params import CUTS, FILE, PATH, PEER, STAGES_MAX, examples, json_option, log_level_option
+from odsi_proto.cli.params import (
+    CUTS,
+    FILE,
+    PATH,
+    PEER,
+    STAGES_MAX,
+    examples,
+    json_option,
+    log_level_option,
+    waterfall_option,
+)
 from odsi_proto.node.identity_files import ephemeral_signer, load_signer
 from odsi_proto.routing.path import Peer
 from odsi_proto.wire.identity import Signer
@@ -36,6 +47,7 @@ from odsi_proto.wire.identity import Signer
 )
 @click.option("--cuts", type=CUTS, help="With --local: cut before these layers, as in 10,20.")
 @click.option("--identity", type=FILE, help="Identity file.  [default: a new one, forgotten afterwards]")
+@waterfall_option
 @click.option("--supervised", is_flag=True, hidden=True, help="End with the program that started this one.")
 @log_level_option("warning")
 @json_option
@@ -51,6 +63,7 @@ def generate(
     stages: int | None,
     cuts: tuple[int, ...] | None,
     identity: Path | None,
+    waterfall: Path | None,
     supervised: bool,
     log_level: str,
     as_json: bool,
@@ -75,6 +88,10 @@ def generate(
     options = replace(options, deadlines=deadlines)
     if local and identity is not None:
         raise click.UsageError("--local excludes --identity")
+    if waterfall is not None:
+        if local:
+            raise click.UsageError("--local excludes --waterfall: in one process nothing waits or travels")
+        check_writable(waterfall)
     now_s = int(time.time())
     signer = ephemeral_signer(now_s=now_s) if identity is None else load_signer(identity, now_s=now_s)
     configure_logs(log_level, as_json=as_json)
@@ -87,6 +104,8 @@ def generate(
             else:
                 fixed = path is not None
                 _generate_over(path or peers, options, signer, delivery, progress, fixed_path=fixed)
+        if waterfall is not None:
+            write_waterfall(waterfall, delivery, options, output)
         output.emit("result", {**result_fields(delivery.result), "seed": options.sampling.seed})
         seed = options.sampling.seed
         output.note(summary(delivery.result) + (f", seed {seed}" if seed is not None else ""))

@@ -21,7 +21,7 @@ from odsi_proto.node.config import ClientConfig
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
 from odsi_proto.node.generation import REROUTES_MAX, Attempt, Generation
 from odsi_proto.node.model import Progress, no_progress, open_model
-from odsi_proto.node.result import GenerationResult, TokenEvent
+from odsi_proto.node.result import Budgets, GenerationResult, TokenEvent
 from odsi_proto.node.tally import Tally
 from odsi_proto.routing.budget import NO_PART, BudgetPlan, StageEstimate, Targets, plan_budgets
 from odsi_proto.routing.path import Peer, check_path, plan_path
@@ -105,7 +105,7 @@ class Client:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
-        self._driver = Driver(self._endpoint, self, self.config.transport)
+        self._driver = Driver(self._endpoint, self)
         try:
             if not self._fixed_path:
                 self.path = await self._plan()
@@ -203,8 +203,10 @@ class Client:
                 if not ready.done():  # whoever waited may have been cancelled in this turn
                     ready.set_result(None)
             case RowsArrived():
-                self._attempts[effect.request].rows.put_nowait(effect)
-                self._attempts[effect.request].news.set()
+                attempt = self._attempts[effect.request]
+                attempt.tally.arrived(effect.position, effect.transfer_us)
+                attempt.rows.put_nowait(effect)
+                attempt.news.set()
             case StatusArrived():
                 self._observe(self._attempts[effect.request], effect.records)
                 self._attempts[effect.request].news.set()
@@ -288,6 +290,9 @@ class Client:
             lost = path[0 if first is None else -1]
             raise PeerError(f"{lost.label}: lost again before the request was opened")
         plan = self._budgets(generation, first, last)
+        generation.tally.budgets = Budgets(
+            first_token_us=plan.first_token_us, per_token_us=plan.per_token_us, total_us=plan.total_us
+        )
         spec = RequestSpec(
             model_root=self.model_root,
             width=self.model.config.width,
@@ -400,11 +405,14 @@ class Client:
     def _send(self, attempt: Attempt, tokens: Sequence[int]) -> None:
         if attempt.error is not None:
             raise attempt.error
-        with attempt.tally.embed_us.timed_us():
-            payload = memoryview(encode_rows(self.config.codec, self.model.embed(tokens)))
+        tally = attempt.tally
+        tally.begin(len(tokens))
+        payload = memoryview(encode_rows(self.config.codec, self.model.embed(tokens)))
+        tally.embedded()
         (step,) = self._endpoint.send_step(attempt.request, tokens, payload, now=now_us())
         assert isinstance(step, SendStep)
-        attempt.tally.sent_bytes.add(len(step.header) + len(step.payload))
+        # Before it leaves: whoever receives it may be at work before this thread goes on.
+        tally.sent(len(step.header) + len(step.payload))
         self._driver.act((step,))
 
     async def _rows_up_to(self, attempt: Attempt, end: Position) -> RowsArrived:
@@ -418,13 +426,12 @@ class Client:
                 return arrived
 
     def _sample(self, tally: Tally, sampler: Sampler, arrived: RowsArrived) -> int:
-        head_us, sample_us = tally.head_us, tally.sample_us
-        with head_us.timed_us():
-            rows = decode_rows(self.config.codec, arrived.payload, self.model.config.width)
-            logits = self.model.logits(rows[-1])
-        with sample_us.timed_us():
-            token = sampler.pick(logits)
-        tally.token(token)
+        tally.begin_head()
+        rows = decode_rows(self.config.codec, arrived.payload, self.model.config.width)
+        logits = self.model.logits(rows[-1])
+        tally.headed()
+        token = sampler.pick(logits)
+        tally.sampled(token)
         return token
 
     def _fail(self, effect: RequestFailed) -> None:

@@ -50,6 +50,8 @@ class QueueSnapshot:
     """Expected compute of one decode step alone; None while none has run."""
     steps: int
     """That ran to their end; this and the rest since the node started."""
+    busy_us: int
+    """Time that pieces took, each once however many steps it had."""
     pieces: int
     pieces_inline: int
     """That ran in the event loop."""
@@ -91,6 +93,7 @@ class ExecutionQueue:
         torch.set_num_threads(threads)
         self._is_woken = False
         self._pieces_inline = 0
+        self._busy_us = 0
 
     def reserve(self, effect: Reserve) -> str | None:
         """Set state aside, at once: nobody's OPEN waits for compute. None, or why it does not fit."""
@@ -143,6 +146,7 @@ class ExecutionQueue:
             queue_us=queue.queue_us(now),
             decode_us=queue.decode_us,
             steps=counts.steps,
+            busy_us=self._busy_us,
             pieces=counts.pieces,
             pieces_inline=self._pieces_inline,
             steps_per_piece=tuple(sorted(counts.steps_per_piece.items())),
@@ -213,6 +217,7 @@ class ExecutionQueue:
 
     def _done(self, jobs: Sequence[tuple[Job, Part]], started_us: Micros, finished_us: Micros) -> None:
         took_us = Micros(finished_us - started_us)
+        self._busy_us += took_us
         for job, _ in jobs:
             job.took_us += took_us
         failed = [part.step for job, part in jobs if job.reason]

@@ -103,6 +103,10 @@ class Uplink:
         rate = self._rate(_BULK, now)
         return now if rate == inf else now + max(0.0, (_burst_bytes(rate) / 2 - self._tokens) / rate)
 
+    def bulk_limit_bytes_s(self, now: float) -> float:
+        """What bulk is held to at this moment for the sake of steps; infinite where it is not."""
+        return inf if self.rate_bytes_s is not None else self._rate(_BULK, now)
+
     def spent(self, rank: int, sent_bytes: int, packets: int, now: float) -> None:
         """Bytes of a class have left."""
         if rank in {0, 1}:

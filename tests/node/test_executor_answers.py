@@ -70,4 +70,4 @@ def test_the_load_is_told_before_the_end_of_a_step(
     node: Node, noted: list[str], ended: Outcome, told: str
 ) -> None:
     node._ran(run(1), ended)
-    assert noted == ["load", "executor_measured", told]
+    assert noted[:3] == ["load", "executor_measured", told]
