@@ -16,6 +16,7 @@ NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
 QUIET = 3
+KAPPA = 1.5
 
 
 class DelayCongestionControl(QuicCongestionControl):
@@ -79,7 +80,7 @@ class DelayCongestionControl(QuicCongestionControl):
 
     def _end_round(self, now: float) -> None:
         startup = self._in_startup()
-        self._limited = self._flight_max >= (0.5 if startup else 0.75) * self._window
+        self._limited = self._flight_max >= (0.5 if startup else 0.75) * self.congestion_window
         self._flight_max = self.bytes_in_flight
         if now > self._round_at and self._limited:
             rate = (self._acked + self._round_bytes) / (now - self._round_at)
@@ -122,8 +123,9 @@ class DelayCongestionControl(QuicCongestionControl):
         self._acked = self._fresh = 0
         if self._excess > 0:
             self._excess = max(0.0, self._excess - LOSS_MAX * acked)
-        if self._window < NEAR * self._high:
-            self._background -= self._background * LEARN * acked / self._packet
+        if self._background:
+            packets = self._window / self._packet
+            self._background -= self._background * min(1.0, 2 * acked / self._packet / packets**2)
         if queue > TARGET_S / 4:
             self._loud = True
         if not fresh or not self._limited:
@@ -144,7 +146,6 @@ class DelayCongestionControl(QuicCongestionControl):
         target = max(TARGET_S, 3 * self._packet * standing / self._window)
         startup = self._in_startup()
         if startup and queue > target / 2:
-            self.ssthresh = int(self._window)
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
             return
         if queue > target:
@@ -161,7 +162,9 @@ class DelayCongestionControl(QuicCongestionControl):
             return
         self._chain = 0
         if drain:
+            back = self._window * MARGIN * self._base / standing
             self._cut(now, self._window * 0.75 * self._base / standing)
+            self.ssthresh = int(back)
             return
         self._grow(fresh, startup)
 
@@ -174,7 +177,7 @@ class DelayCongestionControl(QuicCongestionControl):
             if window > 1.05 * high:
                 self._high = inf
                 self._v = 1.0
-            elif window >= BETA * high and self._background * window < 0.25 * self._packet:
+            elif window >= BETA * high and not self._tolerant():
                 step = 0.3
             self._window += step * self._packet * fresh / window
         self._publish()
@@ -185,6 +188,7 @@ class DelayCongestionControl(QuicCongestionControl):
 
     def _cut(self, now: float, window: float) -> None:
         self._window = max(self._floor, window)
+        self.ssthresh = int(self._window)
         self._recovery = now
         self._quiet, self._v = 0, 1.0
         self._publish()
@@ -209,17 +213,22 @@ class DelayCongestionControl(QuicCongestionControl):
             flight = base / (1 + GROWTH) if startup else base
             self._high = flight
             self._cut(now, min(self._window, base / 2))
-            self.ssthresh = int(self._window)
             self._last_cut_mild = False
+            self._background = 0.0
         elif new and not startup:
-            expected = 4 * self._background * window
-            if expected < size or self._excess > min(expected, 8 * size):
+            if not self._tolerant():
+                if window < NEAR * self._high and self._high < inf:
+                    self._background = min(3.0, self._background + new / size)
                 self._high = self._last_window = window
                 self._last_cut_mild = True
                 self._cut(now, window * (0.5 if self._competing else BETA))
-                self.ssthresh = int(self._window)
             elif window < NEAR * self._high:
-                self._background += LEARN * new / size
+                self._background = min(3.0, self._background + new / size)
+        elif new and startup:
+            self._background = min(3.0, self._background + new / size)
+
+    def _tolerant(self) -> bool:
+        return self._background > KAPPA
 
     _last_cut_mild = False
 
