@@ -55,6 +55,9 @@ class DelayCongestionControl(QuicCongestionControl):
         self._excess = 0.0
         self._background = 0.0
         self._last_window = self._window
+        self._gentle = 0.3
+        self._shown = self._window
+        self._part = 0.0
 
     @property
     def mode(self) -> str:
@@ -128,6 +131,13 @@ class DelayCongestionControl(QuicCongestionControl):
             self._background -= self._background * min(1.0, 2 * acked / self._packet / packets**2)
         if queue > TARGET_S / 4:
             self._loud = True
+        if self._part:
+            self._shown -= self._part * acked
+            if self._shown <= self._window or self.bytes_in_flight < self._window:
+                self._part = 0.0
+                self._recovery = now
+            self._publish()
+            return
         if not fresh or not self._limited:
             return
         if self._competing:
@@ -178,18 +188,24 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._high = inf
                 self._v = 1.0
             elif window >= BETA * high and not self._tolerant():
-                step = 0.3
+                step = self._gentle
             self._window += step * self._packet * fresh / window
         self._publish()
 
     def _publish(self) -> None:
         packet = self._packet
-        self.congestion_window = int(self._window / packet) * packet
+        if self._part == 0.0:
+            self._shown = self._window
+        self.congestion_window = int(self._shown / packet) * packet
 
     def _cut(self, now: float, window: float) -> None:
         self._window = max(self._floor, window)
         self.ssthresh = int(self._window)
-        self._recovery = now
+        self._recovery = inf
+        self._shown = max(self._window, min(self._shown, self.bytes_in_flight))
+        self._part = max(0.0, 1 - self._window / self._shown)
+        if self._part == 0.0:
+            self._recovery = now
         self._quiet, self._v = 0, 1.0
         self._publish()
 
@@ -205,7 +221,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 new += packet.sent_bytes
         self.bytes_in_flight -= lost
         window, size = self._window, self._packet
-        hard = min(8 * size, max(3 * size, 0.06 * window))
+        hard = max(3 * size, 0.06 * window)
         self._excess = min(2 * hard, self._excess + lost)
         startup = self.ssthresh is None
         if self._excess > hard and (new or self._last_cut_mild):
@@ -214,6 +230,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._high = flight
             self._cut(now, min(self._window, base / 2))
             self._last_cut_mild = False
+            self._gentle = 1.0
             self._background = 0.0
         elif new and not startup:
             if not self._tolerant():
@@ -221,6 +238,7 @@ class DelayCongestionControl(QuicCongestionControl):
                     self._background = min(3.0, self._background + new / size)
                 self._high = self._last_window = window
                 self._last_cut_mild = True
+                self._gentle = 1.0 if self._competing else 0.3
                 self._cut(now, window * (0.5 if self._competing else BETA))
             elif window < NEAR * self._high:
                 self._background = min(3.0, self._background + new / size)
@@ -233,6 +251,7 @@ class DelayCongestionControl(QuicCongestionControl):
     _last_cut_mild = False
 
     def on_persistent_congestion(self) -> None:
+        self._part = 0.0
         self._window = self._floor
         self._recovery = -1.0
         self._publish()
