@@ -223,27 +223,24 @@ class DelayCongestionControl(QuicCongestionControl):
         window, size = self._window, self._packet
         hard = max(3 * size, 0.06 * window)
         self._excess = min(2 * hard, self._excess + lost)
-        startup = self.ssthresh is None
+        if self._excess > 0.5 * hard:
+            self._quiet, self._v = 0, 1.0
+        flight = window / (1 + GROWTH) if self._in_startup() else window
         if self._excess > hard and (new or self._last_cut_mild):
-            base = window if new else self._last_window
-            flight = base / (1 + GROWTH) if startup else base
-            self._high = flight
-            self._cut(now, min(self._window, base / 2))
+            self._high = flight if new else self._high
+            self._cut(now, min(window, self._high / 2))
             self._last_cut_mild = False
             self._gentle = 1.0
             self._background = 0.0
-        elif new and not startup:
-            if not self._tolerant():
-                if window < NEAR * self._high and self._high < inf:
-                    self._background = min(3.0, self._background + new / size)
-                self._high = self._last_window = window
+        elif new:
+            tolerant = self._tolerant()
+            if self._high < inf and flight < NEAR * self._high or tolerant:
+                self._background = min(3.0, self._background + new / size)
+            if not tolerant:
+                self._high = flight
                 self._last_cut_mild = True
                 self._gentle = 1.0 if self._competing else 0.3
-                self._cut(now, window * (0.5 if self._competing else BETA))
-            elif window < NEAR * self._high:
-                self._background = min(3.0, self._background + new / size)
-        elif new and startup:
-            self._background = min(3.0, self._background + new / size)
+                self._cut(now, flight * (0.5 if self._competing else BETA))
 
     def _tolerant(self) -> bool:
         return self._background > KAPPA
