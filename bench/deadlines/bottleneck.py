@@ -23,7 +23,7 @@ class Path:
     rtt_s: float = 0.020
     """Without queue, both ways together."""
     buffer_bytes: float = 500_000
-    """What a FIFO takes; the limit behind CoDel."""
+    """What may be in front of a packet that joins the queue, CoDel's too."""
     codel: bool = False
     policer_bytes: float = 0
     """Size of the token bucket of a policer that stands in for the queue; 0 for none."""
@@ -80,7 +80,7 @@ class Bottleneck:
             start = self._free
             if start < now:
                 start = now
-            elif (start - now) * self.rate + size_bytes > path.buffer_bytes:
+            elif (start - now) * self.rate > path.buffer_bytes:
                 return None
             if path.codel and self._codel_drops(start, start - now):
                 return None

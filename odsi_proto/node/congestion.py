@@ -16,7 +16,7 @@ NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
 QUIET = 3
-KAPPA = 1.5
+KAPPA = 3.0
 
 
 class DelayCongestionControl(QuicCongestionControl):
@@ -82,8 +82,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._end_round(now)
 
     def _end_round(self, now: float) -> None:
-        startup = self._in_startup()
-        self._limited = self._flight_max >= (0.5 if startup else 0.75) * self.congestion_window
+        self._limited = self._flight_max >= 0.5 * self.congestion_window
         self._flight_max = self.bytes_in_flight
         if now > self._round_at and self._limited:
             rate = (self._acked + self._round_bytes) / (now - self._round_at)
@@ -235,12 +234,14 @@ class DelayCongestionControl(QuicCongestionControl):
         elif new:
             tolerant = self._tolerant()
             if self._high < inf and flight < NEAR * self._high or tolerant:
-                self._background = min(3.0, self._background + new / size)
+                self._background = min(5.0, self._background + new / size)
             if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
                 self._gentle = 1.0 if self._competing else 0.3
                 self._cut(now, flight * (0.5 if self._competing else BETA))
+            elif self._queue > TARGET_S / 4 and not self._competing:
+                self._cut(now, flight * self._base / (self._base + self._queue))
 
     def _tolerant(self) -> bool:
         return self._background > KAPPA
