@@ -16,7 +16,9 @@ NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
 QUIET = 3
-KAPPA = 3.0
+KAPPA = 2.0
+CAP = 3.0
+EXCL = 2.0
 
 
 class DelayCongestionControl(QuicCongestionControl):
@@ -220,27 +222,29 @@ class DelayCongestionControl(QuicCongestionControl):
                 new += packet.sent_bytes
         self.bytes_in_flight -= lost
         window, size = self._window, self._packet
-        hard = max(3 * size, 0.06 * window)
+        startup = self._in_startup()
+        hard = 3 * size + 0.02 * window if startup else max(3 * size, 0.06 * window)
         self._excess = min(2 * hard, self._excess + lost)
         if self._excess > 0.5 * hard:
             self._quiet, self._v = 0, 1.0
-        flight = window / (1 + GROWTH) if self._in_startup() else window
+        flight = window / (1 + GROWTH) if startup else window
         if self._excess > hard and (new or self._last_cut_mild):
             self._high = flight if new else self._high
-            self._cut(now, min(window, self._high / 2))
+            self._cut(now, min(window, window / 2 if startup else self._high / 2))
             self._last_cut_mild = False
             self._gentle = 1.0
             self._background = 0.0
         elif new:
-            tolerant = self._tolerant()
-            if self._high < inf and flight < NEAR * self._high or tolerant:
-                self._background = min(5.0, self._background + new / size)
+            tolerant = startup or self._tolerant()
+            late = packets[-1].sent_time > self._recovery + EXCL * (self._base + self._queue)
+            if tolerant or self._high < inf and late and flight < NEAR * self._high:
+                self._background = min(CAP, self._background + new / size)
             if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
                 self._gentle = 1.0 if self._competing else 0.3
                 self._cut(now, flight * (0.5 if self._competing else BETA))
-            elif self._queue > TARGET_S / 4 and not self._competing:
+            elif self._queue > TARGET_S / 4 and not self._competing and not startup:
                 self._cut(now, flight * self._base / (self._base + self._queue))
 
     def _tolerant(self) -> bool:
