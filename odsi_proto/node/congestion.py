@@ -16,9 +16,9 @@ NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
 QUIET = 3
-KAPPA = 2.0
+KAPPA = 1.5
 CAP = 3.0
-EXCL = 2.0
+EXCL = 0.0
 
 
 class DelayCongestionControl(QuicCongestionControl):
@@ -189,7 +189,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._high = inf
                 self._v = 1.0
             elif window >= BETA * high and not self._tolerant():
-                step = self._gentle
+                step = self._gentle if window < NEAR * high else 1.0
             self._window += step * self._packet * fresh / window
         self._publish()
 
@@ -223,7 +223,7 @@ class DelayCongestionControl(QuicCongestionControl):
         self.bytes_in_flight -= lost
         window, size = self._window, self._packet
         startup = self._in_startup()
-        hard = 3 * size + 0.02 * window if startup else max(3 * size, 0.06 * window)
+        hard = 4 * size + 0.03 * window if startup else max(3 * size, 0.06 * window)
         self._excess = min(2 * hard, self._excess + lost)
         if self._excess > 0.5 * hard:
             self._quiet, self._v = 0, 1.0
@@ -242,7 +242,7 @@ class DelayCongestionControl(QuicCongestionControl):
             if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
-                self._gentle = 1.0 if self._competing else 0.3
+                self._gentle = 1.0 if self._competing else 0.2
                 self._cut(now, flight * (0.5 if self._competing else BETA))
             elif self._queue > TARGET_S / 4 and not self._competing and not startup:
                 self._cut(now, flight * self._base / (self._base + self._queue))
