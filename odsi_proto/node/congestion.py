@@ -16,9 +16,8 @@ NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
 QUIET = 3
-KAPPA = 1.5
-CAP = 3.0
-EXCL = 0.0
+KAPPA = 4.0
+CAP = 6.0
 
 
 class DelayCongestionControl(QuicCongestionControl):
@@ -236,9 +235,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._background = 0.0
         elif new:
             tolerant = startup or self._tolerant()
-            late = packets[-1].sent_time > self._recovery + EXCL * (self._base + self._queue)
-            if tolerant or self._high < inf and late and flight < NEAR * self._high:
-                self._background = min(CAP, self._background + new / size)
+            self._background = min(CAP, self._background + (new / size if tolerant else 1.0))
             if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
