@@ -239,9 +239,9 @@ class DelayCongestionControl(QuicCongestionControl):
             if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
-                self._gentle = 1.0 if self._competing else 0.2
+                self._gentle = 1.0 if self._competing else 0.1
                 self._cut(now, flight * (0.5 if self._competing else BETA))
-            elif self._queue > TARGET_S / 4 and not self._competing and not startup:
+            elif self._queue > TARGET_S / 2 and not self._competing and not startup:
                 self._cut(now, flight * self._base / (self._base + self._queue))
 
     def _tolerant(self) -> bool:
