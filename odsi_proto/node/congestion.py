@@ -57,6 +57,8 @@ class DelayCongestionControl(QuicCongestionControl):
         self._background = 0.0
         self._last_window = self._window
         self._gentle = 0.3
+        self._delivered = inf
+        self._held = 0
         self._shown = self._window
         self._part = 0.0
 
@@ -88,6 +90,7 @@ class DelayCongestionControl(QuicCongestionControl):
         if now > self._round_at and self._limited:
             rate = (self._acked + self._round_bytes) / (now - self._round_at)
             self._rate = rate if self._rate == 0 else 0.5 * (self._rate + rate)
+        self._delivered = self._acked + self._round_bytes
         self._round_bytes = -self._acked
         self._round_at = now
         if self._loud or not self._limited:
@@ -124,6 +127,10 @@ class DelayCongestionControl(QuicCongestionControl):
         acked, fresh = self._acked, self._fresh
         self._round_bytes += acked
         self._acked = self._fresh = 0
+        held = acked >> 1 if acked > 8 * self._packet else 0
+        if held or self._held:
+            self._held = held
+            self._publish()
         if self._excess > 0:
             self._excess = max(0.0, self._excess - LOSS_MAX * acked)
         if self._background:
@@ -196,7 +203,7 @@ class DelayCongestionControl(QuicCongestionControl):
         packet = self._packet
         if self._part == 0.0:
             self._shown = self._window
-        self.congestion_window = int(self._shown / packet) * packet
+        self.congestion_window = int((self._shown - self._held) / packet) * packet
 
     def _cut(self, now: float, window: float) -> None:
         self._window = max(self._floor, window)
@@ -222,14 +229,14 @@ class DelayCongestionControl(QuicCongestionControl):
         self.bytes_in_flight -= lost
         window, size = self._window, self._packet
         startup = self._in_startup()
-        hard = 4 * size + 0.03 * window if startup else max(3 * size, 0.06 * window)
+        hard = 5 * size if startup else max(3 * size, 0.06 * window)
         self._excess = min(2 * hard, self._excess + lost)
         if self._excess > 0.5 * hard:
             self._quiet, self._v = 0, 1.0
         flight = window / (1 + GROWTH) if startup else window
         if self._excess > hard and (new or self._last_cut_mild):
             self._high = flight if new else self._high
-            self._cut(now, min(window, window / 2 if startup else self._high / 2))
+            self._cut(now, min(window, window / 2 if startup else self._high / 2, max(self._delivered, window / 8)))
             self._last_cut_mild = False
             self._gentle = 1.0
             self._background = 0.0
