@@ -127,7 +127,8 @@ class DelayCongestionControl(QuicCongestionControl):
         acked, fresh = self._acked, self._fresh
         self._round_bytes += acked
         self._acked = self._fresh = 0
-        held = acked >> 1 if acked > 8 * self._packet else 0
+        held = self._held + acked
+        held = max(0, held - max(8 * self._packet, held >> 1))
         if held or self._held:
             self._held = held
             self._publish()
@@ -135,7 +136,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._excess = max(0.0, self._excess - LOSS_MAX * acked)
         if self._background:
             packets = self._window / self._packet
-            self._background -= self._background * min(1.0, 2 * acked / self._packet / packets**2)
+            self._background -= self._background * min(1.0, 1.33 * acked / self._packet / packets**2)
         if queue > TARGET_S / 4:
             self._loud = True
         if self._part:
@@ -195,7 +196,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._high = inf
                 self._v = 1.0
             elif window >= BETA * high and not self._tolerant():
-                step = self._gentle if window < NEAR * high else 1.0
+                step = max(self._gentle, 2 * self._packet / window) if window < NEAR * high else 1.0
             self._window += step * self._packet * fresh / window
         self._publish()
 
@@ -236,7 +237,7 @@ class DelayCongestionControl(QuicCongestionControl):
         flight = window / (1 + GROWTH) if startup else window
         if self._excess > hard and (new or self._last_cut_mild):
             self._high = flight if new else self._high
-            self._cut(now, min(window, window / 2 if startup else self._high / 2, max(self._delivered, window / 8)))
+            self._cut(now, min(window, min(window / 2, max(self._delivered, window / 8)) if startup else self._high / 2))
             self._last_cut_mild = False
             self._gentle = 1.0
             self._background = 0.0
