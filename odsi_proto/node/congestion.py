@@ -9,7 +9,7 @@ from aioquic.quic.packet_builder import QuicSentPacket
 TARGET_S = 0.004
 GROWTH = 0.5
 MARGIN = 0.95
-FUTILE = 3
+FUTILE = 2
 LOSS_MAX = 0.02
 BETA = 0.85
 NEAR = 0.93
@@ -57,6 +57,7 @@ class DelayCongestionControl(QuicCongestionControl):
         self._background = 0.0
         self._last_window = self._window
         self._gentle = 0.3
+        self._best = self._best_prev = max_datagram_size / 0.002
         self._delivered = inf
         self._held = 0
         self._shown = self._window
@@ -90,6 +91,8 @@ class DelayCongestionControl(QuicCongestionControl):
         if now > self._round_at and self._limited:
             rate = (self._acked + self._round_bytes) / (now - self._round_at)
             self._rate = rate if self._rate == 0 else 0.5 * (self._rate + rate)
+            if rate > self._best:
+                self._best = rate
         self._delivered = self._acked + self._round_bytes
         self._round_bytes = -self._acked
         self._round_at = now
@@ -116,6 +119,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._base_prev, self._base_cur = self._base_cur, rtt
             self._base = min(self._base_prev, rtt)
             self._base_at = now
+            self._best_prev, self._best = self._best, self._rate
         # standing
         if now >= self._bucket_end:
             self._prev, self._cur = self._cur, rtt
@@ -161,7 +165,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._window += self._packet * fresh / self._window
                 self._publish()
                 return
-        target = max(TARGET_S, 3 * self._packet * standing / self._window)
+        target = TARGET_S + self._packet / max(self._best, self._best_prev, 1.0)
         startup = self._in_startup()
         if startup and queue > target / 2:
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
