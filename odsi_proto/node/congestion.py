@@ -6,10 +6,10 @@ from math import inf
 from aioquic.quic.congestion.base import K_MINIMUM_WINDOW, QuicCongestionControl, register_congestion_control
 from aioquic.quic.packet_builder import QuicSentPacket
 
-TARGET_S = 0.004
+TARGET_S = 0.003
 GROWTH = 0.5
 MARGIN = 0.95
-FUTILE = 2
+FUTILE = 3
 LOSS_MAX = 0.02
 BETA = 0.85
 NEAR = 0.93
@@ -57,6 +57,7 @@ class DelayCongestionControl(QuicCongestionControl):
         self._background = 0.0
         self._last_window = self._window
         self._gentle = 0.3
+        self._spread = self._jit = self._jit_prev = 0.0
         self._best = self._best_prev = max_datagram_size / 0.002
         self._delivered = inf
         self._held = 0
@@ -120,6 +121,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._base = min(self._base_prev, rtt)
             self._base_at = now
             self._best_prev, self._best = self._best, self._rate
+            self._jit_prev, self._jit = self._jit, self._spread
         # standing
         if now >= self._bucket_end:
             self._prev, self._cur = self._cur, rtt
@@ -128,6 +130,9 @@ class DelayCongestionControl(QuicCongestionControl):
             self._cur = rtt
         standing = self._cur if self._cur < self._prev else self._prev
         self._queue = queue = standing - self._base
+        self._spread += (rtt - standing - self._spread) / 64
+        if self._spread > self._jit:
+            self._jit = self._spread
         acked, fresh = self._acked, self._fresh
         self._round_bytes += acked
         self._acked = self._fresh = 0
@@ -165,7 +170,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._window += self._packet * fresh / self._window
                 self._publish()
                 return
-        target = TARGET_S + self._packet / max(self._best, self._best_prev, 1.0)
+        target = TARGET_S + 3 * max(self._jit, self._jit_prev) + self._packet / max(self._best, self._best_prev, 1.0)
         startup = self._in_startup()
         if startup and queue > target / 2:
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
