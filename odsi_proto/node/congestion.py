@@ -6,7 +6,7 @@ from math import inf
 from aioquic.quic.congestion.base import K_MINIMUM_WINDOW, QuicCongestionControl, register_congestion_control
 from aioquic.quic.packet_builder import QuicSentPacket
 
-TARGET_S = 0.003
+TARGET_S = 0.004
 GROWTH = 0.5
 MARGIN = 0.95
 FUTILE = 3
@@ -48,7 +48,7 @@ class DelayCongestionControl(QuicCongestionControl):
         # futility
         self._chain = 0
         self._undo = 0.0
-        self._competing = False
+        self._raised = False
         self._recheck = 0.0
         self._recheck_s = 1.0
         # loss
@@ -66,7 +66,7 @@ class DelayCongestionControl(QuicCongestionControl):
 
     @property
     def mode(self) -> str:
-        if self._competing:
+        if self._raised:
             return "compete"
         return "startup" if self.ssthresh is None else "delay"
 
@@ -114,6 +114,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._base_cur = rtt
             if rtt < self._base:
                 self._base = rtt
+                self._raised = False
         drain = False
         if now - self._base_at > BASE_S:
             drain = self._base_cur > self._base + TARGET_S / 4
@@ -157,20 +158,7 @@ class DelayCongestionControl(QuicCongestionControl):
             return
         if not fresh or not self._limited:
             return
-        if self._competing:
-            if queue < TARGET_S / 2:
-                self._competing = False
-                self._recheck_s = 1.0
-                self._chain = 0
-            elif now > self._recheck:
-                self._competing = False
-                self._chain = 0
-                self._recheck_s = min(8.0, 2 * self._recheck_s)
-            else:
-                self._window += self._packet * fresh / self._window
-                self._publish()
-                return
-        target = TARGET_S + 3 * max(self._jit, self._jit_prev) + self._packet / max(self._best, self._best_prev, 1.0)
+        target = TARGET_S + self._packet / max(self._best, self._best_prev, 1.0)
         startup = self._in_startup()
         if startup and queue > target / 2:
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
@@ -180,9 +168,11 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._undo = self._window
             self._chain += 1
             if self._chain > FUTILE:
-                self._competing = True
-                self._recheck = now + self._recheck_s
+                self._base = self._base_cur = self._base_prev = standing
+                self._base_at = now
                 self._window = max(self._window, self._undo)
+                self._chain = 0
+                self._raised = True
                 self._publish()
                 return
             self._cut(now, self._window * MARGIN * self._base / standing)
@@ -256,9 +246,9 @@ class DelayCongestionControl(QuicCongestionControl):
             if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
-                self._gentle = 1.0 if self._competing else 0.1
-                self._cut(now, flight * (0.5 if self._competing else BETA))
-            elif self._queue > TARGET_S / 2 and not self._competing and not startup:
+                self._gentle = 0.1
+                self._cut(now, flight * BETA)
+            elif self._queue > TARGET_S / 2 and not startup:
                 self._cut(now, flight * self._base / (self._base + self._queue))
 
     def _tolerant(self) -> bool:
