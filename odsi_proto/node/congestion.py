@@ -15,6 +15,7 @@ BETA = 0.85
 NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
+COMPETE_S = 2.0
 QUIET = 3
 KAPPA = 4.0
 CAP = 6.0
@@ -48,7 +49,9 @@ class DelayCongestionControl(QuicCongestionControl):
         # futility
         self._chain = 0
         self._undo = 0.0
-        self._raised = False
+        self._competing = False
+        self._until = 0.0
+        self._compete_min = inf
         self._recheck = 0.0
         self._recheck_s = 1.0
         # loss
@@ -66,7 +69,7 @@ class DelayCongestionControl(QuicCongestionControl):
 
     @property
     def mode(self) -> str:
-        if self._raised:
+        if self._competing:
             return "compete"
         return "startup" if self.ssthresh is None else "delay"
 
@@ -114,7 +117,6 @@ class DelayCongestionControl(QuicCongestionControl):
             self._base_cur = rtt
             if rtt < self._base:
                 self._base = rtt
-                self._raised = False
         drain = False
         if now - self._base_at > BASE_S:
             drain = self._base_cur > self._base + TARGET_S / 4
@@ -158,6 +160,22 @@ class DelayCongestionControl(QuicCongestionControl):
             return
         if not fresh or not self._limited:
             return
+        if self._competing:
+            self._compete_min = min(self._compete_min, standing)
+            if queue > TARGET_S / 2:
+                self._quiet_at = now
+            if now - self._quiet_at > standing:
+                self._competing = False
+            elif now < self._until:
+                self._window += self._packet * fresh / self._window
+                self._publish()
+                return
+            else:
+                self._competing = False
+                if self._compete_min > self._base + TARGET_S / 2:
+                    self._base = self._base_cur = self._base_prev = self._compete_min
+                    self._base_at = now
+                    queue = standing - self._base
         target = TARGET_S + self._packet / max(self._best, self._best_prev, 1.0)
         startup = self._in_startup()
         if startup and queue > target / 2:
@@ -168,16 +186,18 @@ class DelayCongestionControl(QuicCongestionControl):
                 self._undo = self._window
             self._chain += 1
             if self._chain > FUTILE:
-                self._base = self._base_cur = self._base_prev = standing
-                self._base_at = now
                 self._window = max(self._window, self._undo)
                 self._chain = 0
-                self._raised = True
+                self._competing = True
+                self._compete_min = inf
+                self._quiet_at = now
+                self._until = now + COMPETE_S
                 self._publish()
                 return
             self._cut(now, self._window * MARGIN * self._base / standing)
             return
-        self._chain = 0
+        if queue < target / 2:
+            self._chain = 0
         if drain:
             back = self._window * MARGIN * self._base / standing
             self._cut(now, self._window * 0.75 * self._base / standing)
@@ -243,11 +263,11 @@ class DelayCongestionControl(QuicCongestionControl):
         elif new:
             tolerant = startup or self._tolerant()
             self._background = min(CAP, self._background + (new / size if tolerant else 1.0))
-            if not tolerant:
+            if not tolerant or self._competing:
                 self._high = flight
                 self._last_cut_mild = True
                 self._gentle = 0.1
-                self._cut(now, flight * BETA)
+                self._cut(now, flight * (0.5 if self._competing else BETA))
             elif self._queue > TARGET_S / 2 and not startup:
                 self._cut(now, flight * self._base / (self._base + self._queue))
 
