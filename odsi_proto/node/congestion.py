@@ -176,7 +176,8 @@ class DelayCongestionControl(QuicCongestionControl):
                     self._base = self._base_cur = self._base_prev = self._compete_min
                     self._base_at = now
                     queue = standing - self._base
-        target = TARGET_S + self._packet / max(self._best, self._best_prev, 1.0)
+        pace = self._packet / max(self._best, self._best_prev, 1.0)
+        target = TARGET_S + pace + 3 * max(0.0, max(self._jit, self._jit_prev) - 0.001 - pace)
         startup = self._in_startup()
         if startup and queue > target / 2:
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
