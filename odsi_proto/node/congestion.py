@@ -9,13 +9,12 @@ from aioquic.quic.packet_builder import QuicSentPacket
 TARGET_S = 0.004
 GROWTH = 0.5
 MARGIN = 0.95
-FUTILE = 3
+FUTILE = 4
 LOSS_MAX = 0.02
 BETA = 0.85
 NEAR = 0.93
 LEARN = 1 / 512
 BASE_S = 5.0
-COMPETE_S = 2.0
 QUIET = 3
 KAPPA = 4.0
 CAP = 6.0
@@ -50,8 +49,6 @@ class DelayCongestionControl(QuicCongestionControl):
         self._chain = 0
         self._undo = 0.0
         self._competing = False
-        self._until = 0.0
-        self._compete_min = inf
         self._recheck = 0.0
         self._recheck_s = 1.0
         # loss
@@ -161,23 +158,20 @@ class DelayCongestionControl(QuicCongestionControl):
         if not fresh or not self._limited:
             return
         if self._competing:
-            self._compete_min = min(self._compete_min, standing)
-            if queue > TARGET_S / 2:
-                self._quiet_at = now
-            if now - self._quiet_at > standing:
+            if queue < TARGET_S / 2:
                 self._competing = False
-            elif now < self._until:
+                self._recheck_s = 1.0
+                self._chain = 0
+            elif now > self._recheck:
+                self._competing = False
+                self._chain = 0
+                self._recheck_s = min(8.0, 2 * self._recheck_s)
+            else:
                 self._window += self._packet * fresh / self._window
                 self._publish()
                 return
-            else:
-                self._competing = False
-                if self._compete_min > self._base + TARGET_S / 2:
-                    self._base = self._base_cur = self._base_prev = self._compete_min
-                    self._base_at = now
-                    queue = standing - self._base
         pace = self._packet / max(self._best, self._best_prev, 1.0)
-        target = TARGET_S + pace + 3 * max(0.0, max(self._jit, self._jit_prev) - 0.001 - pace)
+        target = TARGET_S + pace + 4 * max(0.0, max(self._jit, self._jit_prev) - 0.001 - pace)
         startup = self._in_startup()
         if startup and queue > target / 2:
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
@@ -186,19 +180,15 @@ class DelayCongestionControl(QuicCongestionControl):
             if self._chain == 0:
                 self._undo = self._window
             self._chain += 1
-            if self._chain > FUTILE:
-                self._window = max(self._window, self._undo)
-                self._chain = 0
+            if self._chain > FUTILE and self._undo >= 6 * self._packet:
                 self._competing = True
-                self._compete_min = inf
-                self._quiet_at = now
-                self._until = now + COMPETE_S
+                self._recheck = now + self._recheck_s
+                self._window = max(self._window, self._undo)
                 self._publish()
                 return
             self._cut(now, self._window * MARGIN * self._base / standing)
             return
-        if queue < target / 2:
-            self._chain = 0
+        self._chain = 0
         if drain:
             back = self._window * MARGIN * self._base / standing
             self._cut(now, self._window * 0.75 * self._base / standing)
@@ -264,12 +254,12 @@ class DelayCongestionControl(QuicCongestionControl):
         elif new:
             tolerant = startup or self._tolerant()
             self._background = min(CAP, self._background + (new / size if tolerant else 1.0))
-            if not tolerant or self._competing:
+            if not tolerant:
                 self._high = flight
                 self._last_cut_mild = True
-                self._gentle = 0.1
+                self._gentle = 1.0 if self._competing else 0.1
                 self._cut(now, flight * (0.5 if self._competing else BETA))
-            elif self._queue > TARGET_S / 2 and not startup:
+            elif self._queue > TARGET_S / 2 and not self._competing and not startup:
                 self._cut(now, flight * self._base / (self._base + self._queue))
 
     def _tolerant(self) -> bool:
