@@ -57,6 +57,7 @@ class DelayCongestionControl(QuicCongestionControl):
         self._background = 0.0
         self._last_window = self._window
         self._gentle = 0.3
+        self._count = 0
         self._spread = self._jit = self._jit_prev = 0.0
         self._best = self._best_prev = max_datagram_size / 0.002
         self._delivered = inf
@@ -123,7 +124,9 @@ class DelayCongestionControl(QuicCongestionControl):
             self._best_prev, self._best = self._best, self._rate
             self._jit_prev, self._jit = self._jit, self._spread
         # standing
-        if now >= self._bucket_end:
+        self._count += 1
+        if now >= self._bucket_end and self._count >= 4:
+            self._count = 0
             self._prev, self._cur = self._cur, rtt
             self._bucket_end = now + max(self._base / 4, 0.002)
         elif rtt < self._cur:
