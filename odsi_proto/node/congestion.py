@@ -47,6 +47,7 @@ class DelayCongestionControl(QuicCongestionControl):
         self._queue = 0.0
         # futility
         self._chain = 0
+        self._chain_queue = 0.0
         self._undo = 0.0
         self._competing = False
         self._recheck = 0.0
@@ -180,10 +181,12 @@ class DelayCongestionControl(QuicCongestionControl):
             self._cut(now, self._window / (1 + GROWTH) * self._base / standing)
             return
         if queue > target:
-            if self._chain == 0:
+            if self._chain == 0 or queue < 0.75 * self._chain_queue:
                 self._undo = self._window
+                self._chain = 0
+                self._chain_queue = queue
             self._chain += 1
-            if self._chain > FUTILE and self._undo >= 6 * self._packet:
+            if self._chain > FUTILE and self._undo >= 8 * self._packet:
                 self._competing = True
                 self._recheck = now + self._recheck_s
                 self._window = max(self._window, self._undo)
