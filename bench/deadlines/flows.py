@@ -161,9 +161,8 @@ class Flow:
 
     def measure(self, now: float, rtt: float, ack_delay: float) -> None:
         """The estimates of ``QuicPacketRecovery.on_ack_received``."""
-        latest = rtt if rtt > 0.001 else 0.001
-        if latest < self.rtt_min:
-            self.rtt_min = latest
+        latest = max(0.001, rtt)
+        self.rtt_min = min(self.rtt_min, latest)
         if latest > self.rtt_min + ack_delay:
             latest -= ack_delay
         self.rtt_latest = latest
@@ -326,13 +325,13 @@ class Simulation:
             if flow.packet_time is not None:
                 if now > flow.evaluated:
                     bucket = flow.bucket_time + now - flow.evaluated
-                    flow.bucket_time = bucket if bucket < flow.bucket_max else flow.bucket_max
+                    flow.bucket_time = min(flow.bucket_max, bucket)
                     flow.evaluated = now
                 if flow.bucket_time <= 0:
                     if flow.again or flow.unsent or has_bulk or flow.probing:
                         self._wake(flow, now + flow.packet_time)
                     return
-            size = PACKET_BYTES if free >= PACKET_BYTES else free
+            size = min(PACKET_BYTES, free)
             message: Message | None = None
             if flow.again:
                 message, size = flow.again[0]
