@@ -9,8 +9,8 @@ from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
-CONGESTION = ("reno", "cubic")
-"""Congestion controllers to choose from."""
+CONGESTION = ("reno", "cubic", "delay")
+"""Congestion controllers to choose from: aioquic's, and the one in ``node/congestion.py``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
