@@ -194,7 +194,7 @@ def test_a_step_does_not_join_if_the_first_would_then_be_late() -> None:
 
 def test_a_step_that_would_be_late_in_company_does_not_join() -> None:
     machine = Machine(make_queue())
-    machine.add(run(1, count=64, slack_us=machine_us_more(63) + 900), run(2, slack_us=1_000))
+    machine.add(run(1, count=15, slack_us=machine_us_more(14) + 1_000), run(2, slack_us=2_000))
     assert machine.drain()[0] == [1]
 
 
