@@ -32,7 +32,11 @@ class ExecutorLoad(NamedTuple):
     queue_us: Micros
     """Until a step taken now would start."""
     decode_us: Micros | None
-    """Expected compute of one decode step; None while none has run."""
+    """What one decode step takes when nothing is in its way; None while none has run.
+
+    An OPEN with less is refused: the least of the last ones is right, where one slow step would shut
+    the door for good.
+    """
     credit_steps: int
     """Steps that it takes now beyond those it holds."""
     credit_bytes: int

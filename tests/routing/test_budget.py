@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odsi_proto.errors import ConfigError
-from odsi_proto.routing.budget import NO_PART, BudgetPlan, StageEstimate, Targets, plan_budgets
+from odsi_proto.routing.budget import (
+    NO_PART,
+    BudgetPlan,
+    StageEstimate,
+    Targets,
+    plan_budgets,
+    plan_from_reports,
+)
 from odsi_proto.statemachine.budget import (
     KINDS,
     StageTime,
@@ -156,6 +163,35 @@ def test_a_path_with_a_stage_that_nobody_knows_has_deadlines_and_no_plan() -> No
     path = [StageEstimate(way_us=Micros(10), decode_us=us) for us in (Micros(100), None)]
     plan = plan_budgets(asked, path, return_us=Micros(10), stage_us_min=MIN_US)
     assert plan.stages == (NO_PART, NO_PART)
+
+
+TEN_MS = Targets(first_token_us=Micros(10_000), per_token_us=Micros(10_000))
+
+
+@pytest.mark.parametrize(
+    ("reports", "has_plan"),
+    [
+        ([StageTime(500, 3_000), StageTime(200, 4_000)], True),
+        ([StageTime(500, 3_000), None], False),
+        ([StageTime(500, 3_000), StageTime(200, 40_000)], False),
+    ],
+    ids=["known", "a stage is unknown", "a busy hour"],
+)
+def test_reports_make_a_plan_where_they_leave_time_and_none_of_them_shuts_the_door(
+    reports: list[StageTime | None], has_plan: bool
+) -> None:
+    plan = plan_from_reports(
+        TEN_MS, reports, to_first_us=Micros(600), return_us=Micros(400), stage_us_min=MIN_US
+    )
+    assert (plan.first_token_us, plan.per_token_us) == (10_000, 10_000)
+    assert (plan.stages != (NO_PART, NO_PART)) is has_plan
+
+
+def test_what_the_ways_alone_rule_out_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the stages take 100 us at least, and the way 9901 us"):
+        plan_from_reports(
+            TEN_MS, [None, None], to_first_us=Micros(9_501), return_us=Micros(400), stage_us_min=MIN_US
+        )
 
 
 def test_targets_that_can_not_be_met_are_refused_with_the_numbers() -> None:
