@@ -23,7 +23,7 @@ from odsi_proto.node.generation import REROUTES_MAX, Attempt, Generation
 from odsi_proto.node.model import Progress, no_progress, open_model
 from odsi_proto.node.result import Budgets, GenerationResult, TokenEvent
 from odsi_proto.node.tally import Tally
-from odsi_proto.routing.budget import NO_PART, BudgetPlan, StageEstimate, Targets, plan_budgets
+from odsi_proto.routing.budget import NO_PART, BudgetPlan, Targets, plan_from_reports
 from odsi_proto.routing.path import Peer, check_path, plan_path
 from odsi_proto.statemachine.budget import StageTime
 from odsi_proto.statemachine.claim import RequestSpec
@@ -338,17 +338,10 @@ class Client:
         if targets.total_us is not None:
             left_us = Micros(max(0, targets.total_us - (now_us() - generation.started_us)))
             targets = replace(targets, total_us=left_us)
-        seen = [self._seen.get(peer.participant) for peer in generation.path]
-        ways_us = [0 if time is None else time.transfer_us for time in seen]
-        ways_us[0] = self._endpoint.one_way_us(first)
-        return plan_budgets(
+        return plan_from_reports(
             targets,
-            [
-                StageEstimate(
-                    way_us=Micros(way_us), decode_us=None if time is None else Micros(time.stage_us)
-                )
-                for way_us, time in zip(ways_us, seen, strict=True)
-            ],
+            [self._seen.get(peer.participant) for peer in generation.path],
+            to_first_us=self._endpoint.one_way_us(first),
             return_us=self._endpoint.one_way_us(last),
             stage_us_min=self.config.limits.stage_us_min,
         )

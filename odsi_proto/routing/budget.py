@@ -5,10 +5,12 @@ between them. Slack itself is computed in ``statemachine.budget``, where stages 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 
 from odsi_proto.errors import ConfigError
+from odsi_proto.statemachine.budget import StageTime
 from odsi_proto.units import Micros
 
 STAGES_SHARE = (3, 4)
@@ -85,6 +87,35 @@ def plan_budgets(
         if is_known
         else (NO_PART,) * len(stages),
     )
+
+
+def plan_from_reports(
+    targets: Targets,
+    reports: Sequence[StageTime | None],
+    *,
+    to_first_us: Micros,
+    return_us: Micros,
+    stage_us_min: Micros,
+) -> BudgetPlan:
+    """A plan from what the stages of a path reported of earlier requests, or deadlines alone.
+
+    Where a report is missing, or reports leave no time, there is no plan: what was seen may have been
+    a busy hour, which a client that does not ask would never see the end of. Only what the two ways
+    and ``stage_us_min`` rule out is refused here (``ConfigError``); each stage knows better.
+    """
+    unknown = [
+        StageEstimate(way_us=to_first_us if index == 0 else Micros(0), decode_us=None)
+        for index in range(len(reports))
+    ]
+    known = [
+        StageEstimate(way_us=Micros(max(stage.way_us, report.transfer_us)), decode_us=Micros(report.stage_us))
+        for stage, report in zip(unknown, reports, strict=True)
+        if report is not None
+    ]
+    if len(known) == len(reports):
+        with suppress(ConfigError):
+            return plan_budgets(targets, known, return_us=return_us, stage_us_min=stage_us_min)
+    return plan_budgets(targets, unknown, return_us=return_us, stage_us_min=stage_us_min)
 
 
 def _parts(

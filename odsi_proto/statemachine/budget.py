@@ -32,7 +32,11 @@ class ExecutorLoad(NamedTuple):
     queue_us: Micros
     """Until a step taken now would start."""
     decode_us: Micros | None
-    """Expected compute of one decode step; None while none has run."""
+    """What one decode step takes when nothing is in its way; None while none has run.
+
+    An OPEN with less is refused: the least of the last ones is right, where one slow step would shut
+    the door for good.
+    """
     credit_steps: int
     """Steps that it takes now beyond those it holds."""
     credit_bytes: int
@@ -43,10 +47,10 @@ class ExecutorLoad(NamedTuple):
         return self.credit_steps > 0 and payload_bytes <= self.credit_bytes
 
     def less(self, payload_bytes: int) -> "ExecutorLoad":
-        """With a step handed over since it was measured."""
+        """With a step handed over since it was measured; below 0 where parked steps added to it."""
         return self._replace(
-            credit_steps=max(0, self.credit_steps - 1),
-            credit_bytes=max(0, self.credit_bytes - payload_bytes),
+            credit_steps=self.credit_steps - 1,
+            credit_bytes=self.credit_bytes - payload_bytes,
         )
 
 
