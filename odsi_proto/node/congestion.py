@@ -256,7 +256,7 @@ class DelayCongestionControl(QuicCongestionControl):
         else:
             to_bytes = min(window_bytes, HALF * self._mark_bytes)
         self._is_mark_hard = True
-        self._reduce(now, to_bytes)
+        self._reduce(now, to_bytes, at_once=True)
 
     def _single_loss(self, now: float, at_bytes: float, new_bytes: int, is_startup: bool) -> None:
         """Loss below the threshold: the end of a shallow buffer, or background."""
@@ -356,19 +356,20 @@ class DelayCongestionControl(QuicCongestionControl):
             if window_bytes > PASSED * mark_bytes:
                 self._mark_bytes = inf
                 self._step_packets = 1.0
-            elif window_bytes >= SOFT_CUT * mark_bytes and not self._losses.is_background:
+            elif mark_bytes < inf and not self._losses.is_background:
                 step_packets = 1.0
-                if window_bytes < NEAR * mark_bytes and not self._is_mark_hard:
+                if SOFT_CUT <= window_bytes / mark_bytes < NEAR and not self._is_mark_hard:
                     step_packets = max(WAIT_STEP_PACKETS, WAIT_STEP_WINDOWS * packet_bytes / window_bytes)
             self._window_bytes += step_packets * packet_bytes * fresh_bytes / window_bytes
         self._publish()
 
-    def _reduce(self, now: float, window_bytes: float) -> None:
-        """Begin a reduction to a window."""
+    def _reduce(self, now: float, window_bytes: float, *, at_once: bool = False) -> None:
+        """Begin a reduction to a window; one that is made at once is over with it."""
         self._window_bytes = max(self._floor_bytes, window_bytes)
         self.ssthresh = int(self._window_bytes)
         # What is in flight bounds it: after many losses less is sent, not the lost amount again.
-        self._shown_bytes = max(self._window_bytes, min(self._shown_bytes, self.bytes_in_flight))
+        shown_bytes = 0.0 if at_once else min(self._shown_bytes, self.bytes_in_flight)
+        self._shown_bytes = max(self._window_bytes, shown_bytes)
         self._reduction = max(0.0, 1 - self._window_bytes / self._shown_bytes)
         self._reduced_s = inf if self._reduction else now
         self._quiet_rounds, self._step_packets = 0, 1.0
