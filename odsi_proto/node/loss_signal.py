@@ -16,6 +16,8 @@ EXCESS_WINDOWS = 0.06
 EXCESS_PACKETS_MIN = 3
 """Random loss of 1 % passes 6 % of 200 packets once in many hours; 10 % loss does in one round trip."""
 
+EXCESS_ABOVE = 0.25
+
 STARTUP_EXCESS_PACKETS = 5
 """While the window grows by half each round trip, waiting costs more."""
 
@@ -60,8 +62,9 @@ class LossSignal:
         limit_bytes = max(EXCESS_PACKETS_MIN * packet_bytes, EXCESS_WINDOWS * window_bytes)
         if is_startup:
             limit_bytes = STARTUP_EXCESS_PACKETS * packet_bytes
-        # Kept within twice the limit, so that it ends a few windows after heavy loss has.
-        self._excess_bytes = min(2 * limit_bytes, self._excess_bytes + lost_bytes)
+        # Kept near the limit, or loss of 1 % after a burst would be halved upon for many round trips.
+        most_bytes = limit_bytes + max(packet_bytes, EXCESS_ABOVE * limit_bytes)
+        self._excess_bytes = min(most_bytes, self._excess_bytes + lost_bytes)
         return self._excess_bytes / limit_bytes
 
     def event(self, packets: float) -> None:
