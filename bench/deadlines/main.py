@@ -41,17 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = _names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
-    transports = _names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
+    groups = names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
+    transports = names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
     for name in [name for name in transports if not CONTENDERS[name].is_available]:
         sys.stderr.write(f"{name} is not measured: no controller {CONTENDERS[name].congestion!r}\n")
         transports.remove(name)
     wanted = [
         scenario
-        for rate_mbit in _numbers("--rates", options.rates, float)
-        for rtt_ms in _numbers("--rtts", options.rtts, float)
-        for seed in _numbers("--seeds", options.seeds, int)
-        for scenario in scenarios(names, _base(options, rate_mbit, rtt_ms, seed))
+        for rate_mbit in numbers("--rates", options.rates, float)
+        for rtt_ms in numbers("--rtts", options.rtts, float)
+        for seed in numbers("--seeds", options.seeds, int)
+        for scenario in scenarios(groups, _base(options, rate_mbit, rtt_ms, seed))
     ]
     for path in filter(None, (options.json, options.plots)):
         if not path.absolute().parent.is_dir():
@@ -134,14 +134,16 @@ def _base(options: argparse.Namespace, rate_mbit: float, rtt_ms: float, seed: in
     return base
 
 
-def _names(text: str, known: dict[str, Any], what: str, several: dict[str, tuple[str, ...]]) -> list[str]:
-    names = [each for name in text.split(",") for each in several.get(name, (name,))]
-    if unknown := [name for name in names if name not in known]:
+def names(text: str, known: dict[str, Any], what: str, several: dict[str, tuple[str, ...]]) -> list[str]:
+    """What a list by comma names; raises ``ConfigError`` for a name that is not known."""
+    found = [each for name in text.split(",") for each in several.get(name, (name,))]
+    if unknown := [name for name in found if name not in known]:
         raise ConfigError(f"no {what} {unknown[0]!r}: there are {', '.join([*several, *known])}")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(found))
 
 
-def _numbers(option: str, text: str, parse: Callable[[str], Value]) -> list[Value]:
+def numbers(option: str, text: str, parse: Callable[[str], Value]) -> list[Value]:
+    """What a list by comma says; raises ``ConfigError`` for what is no number."""
     try:
         return list(dict.fromkeys(parse(each) for each in text.split(",")))
     except ValueError:

@@ -1,0 +1,118 @@
+"""This project's endpoint: the node's own sockets, send queue, controller and uplink budget."""
+
+import asyncio
+from itertools import cycle
+
+from aioquic.quic.configuration import QuicConfiguration
+
+from bench.deadlines.messages import ACTIVATION, HEADER_BYTES, message
+from bench.deadlines.realtime.traffic import CHUNK_BYTES, PORT, UNSENT_BYTES_MIN, Arrivals, feed_for_ever
+from odsi_proto.limits import Limits
+from odsi_proto.node.certificate import make_certificate
+from odsi_proto.node.quic import QuicEndpoint
+from odsi_proto.statemachine.session import Binding
+from odsi_proto.testing import make_signer
+from odsi_proto.units import ConnectionId, Micros
+
+
+class _Endpoint(QuicEndpoint):
+    """The node's endpoint, with the controller and the size of datagrams of the run."""
+
+    congestion = "reno"
+    datagram_bytes = 1232
+
+    def _configuration(self, *, is_client: bool) -> QuicConfiguration:
+        made = super()._configuration(is_client=is_client)
+        made.congestion_control_algorithm = self.congestion
+        made.max_datagram_size = self.datagram_bytes
+        return made
+
+
+class _Handler:
+    """Trusts every peer, and reads what comes."""
+
+    def __init__(self, arrivals: Arrivals | None) -> None:
+        self.endpoint: QuicEndpoint
+        self.lost_reason = ""
+        self.connected_any = asyncio.Event()
+        self._arrivals = arrivals
+
+    def connected(self, connection: ConnectionId, binding: Binding) -> None:
+        self.endpoint.authenticated(connection)
+        self.connected_any.set()
+
+    def stream_data(self, connection: ConnectionId, stream: int, data: bytes, fin: bool) -> None:
+        if self._arrivals is not None:
+            self._arrivals.stream_data((connection, stream), data, is_end=fin)
+
+    def stream_reset(self, connection: ConnectionId, stream: int) -> None:
+        pass
+
+    def lost(self, connection: ConnectionId, reason: str) -> None:
+        raise AssertionError(f"a connection of the run ended: {reason}")
+
+    def rtt_measured(self, connection: ConnectionId, rtt_min_us: Micros) -> None:
+        pass
+
+
+class OurSender:
+    """Steps and bulk on the node's endpoint."""
+
+    def __init__(self, congestion: str, datagram_bytes: int) -> None:
+        self._handler = _Handler(None)
+        self._endpoint = _open(self._handler, 1, congestion, datagram_bytes)
+        self._connections: list[ConnectionId] = []
+        self._transfers: list[tuple[int, int]] = []
+        self._feeding: asyncio.Task[None] | None = None
+
+    async def connect(self, host: str, connections: int) -> None:
+        """Open the connections, one after the other."""
+        for _ in range(connections):
+            self._handler.connected_any.clear()
+            self._connections.append(await self._endpoint.dial(host, PORT, None))
+            await self._handler.connected_any.wait()
+
+    def send_activation(self, number: int, size_bytes: int, deadline_s: float) -> None:
+        """As a step."""
+        data = memoryview(message(ACTIVATION, number, size_bytes))
+        header, payload = bytes(data[:HEADER_BYTES]), data[HEADER_BYTES:]
+        remaining_us = Micros(max(0, int(deadline_s * 1e6)))
+        self._endpoint.send_step(self._connections[0], header, payload, remaining_us)
+        self._endpoint.flush()
+
+    def send_bulk(self, connection: int, flow: int) -> None:
+        """In pieces of bulk."""
+        self._transfers.append((connection, flow))
+        if self._feeding is None:
+            self._feeding = asyncio.create_task(feed_for_ever(self._transfers, self))
+
+    def feed(self, transfers: list[tuple[int, int]]) -> None:
+        """Push pieces, the transfers of a connection in turn, where little waits."""
+        for connection in {connection for connection, _ in transfers}:
+            flows = cycle(flow for of, flow in transfers if of == connection)
+            while self._endpoint.queue.waiting_bytes(self._connections[connection]) < UNSENT_BYTES_MIN:
+                data = message(next(flows), 0, CHUNK_BYTES)
+                self._endpoint.send_bulk(self._connections[connection], data)
+        self._endpoint.flush()
+
+
+class OurReceiver:
+    """The node's endpoint, reading."""
+
+    def __init__(self, congestion: str, datagram_bytes: int) -> None:
+        self._congestion, self._datagram_bytes = congestion, datagram_bytes
+        self._endpoint: QuicEndpoint | None = None
+
+    async def listen(self, host: str, arrivals: Arrivals) -> None:
+        """Accept connections."""
+        self._endpoint = _open(_Handler(arrivals), 2, self._congestion, self._datagram_bytes)
+        await self._endpoint.bind(host, PORT)
+
+
+def _open(handler: _Handler, seed: int, congestion: str, datagram_bytes: int) -> QuicEndpoint:
+    made = _Endpoint(handler, certificate=make_certificate(make_signer(seed)), limits=Limits())
+    made.congestion, made.datagram_bytes = congestion, datagram_bytes
+    # The configuration for those who dial in was made before.
+    made._accepting = made._configuration(is_client=False)
+    handler.endpoint = made
+    return made
