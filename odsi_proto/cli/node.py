@@ -22,8 +22,16 @@ from odsi_proto.cli.params import (
     model_option,
 )
 from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.node.config import CONGESTION
 from odsi_proto.node.identity_files import default_identity_path, ephemeral_signer, load_signer
-from odsi_proto.node.settings import KV_MIB_MAX, PROFILES, THREADS_MAX, Listen, NodeSettings
+from odsi_proto.node.settings import (
+    KV_MIB_MAX,
+    PROFILES,
+    THREADS_MAX,
+    UPLINK_MBIT_MAX,
+    Listen,
+    NodeSettings,
+)
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
@@ -58,6 +66,16 @@ from odsi_proto.wire.identity import Signer
     type=click.IntRange(1, KV_MIB_MAX),
     help="Memory for the state of all requests, in MiB.  [default: 1024]",
 )
+@click.option(
+    "--congestion",
+    type=click.Choice(CONGESTION),
+    help="Congestion controller.  [default: reno]",
+)
+@click.option(
+    "--uplink-mbit",
+    type=click.IntRange(1, UPLINK_MBIT_MAX),
+    help="Mbit/s that leave at most. Default: learned, and only bulk is slowed down.",
+)
 @click.option("--config", type=FILE, help="TOML file with the same names; flags win.")
 @click.option(
     "--supervised",
@@ -78,6 +96,8 @@ def node(
     profile: str | None,
     threads: int | None,
     kv_mib: int | None,
+    congestion: str | None,
+    uplink_mbit: int | None,
     config: Path | None,
     supervised: bool,
     log_level: str,
@@ -99,6 +119,8 @@ def node(
         peers=peers or None,
         threads=threads,
         kv_mib=kv_mib,
+        congestion=congestion,
+        uplink_mbit=uplink_mbit,
         profile=None if profile is None else PROFILES[profile],
     )
     if config is not None:

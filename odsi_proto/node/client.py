@@ -118,7 +118,7 @@ class Client:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
-        self._driver = Driver(self._endpoint, self)
+        self._driver = Driver(self._endpoint, self, self.config.transport)
         try:
             if not self._fixed_path:
                 self.path = await self._plan()

@@ -24,7 +24,7 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
-from odsi_proto.node.credit import CREDIT_PLENTY_BYTES, CreditedConnection
+from odsi_proto.node.credit import CreditedConnection
 
 Urgency: TypeAlias = tuple[int, float, int]
 """Class, deadline in seconds on the loop's clock, order of arrival: the least is sent first."""
@@ -71,9 +71,10 @@ class OrderedConnection(CreditedConnection):
         """Of the most urgent stream that has something to send, retransmissions included."""
         return self._service.urgency
 
-    @property
-    def room_bytes(self) -> int:
-        """What the congestion window has left."""
+    def room_bytes(self, now: float) -> int:
+        """What the congestion window has left; nothing while the pacer asks to wait."""
+        if self._loss._pacer.next_send_time(now) is not None:
+            return 0
         return self._loss.congestion_window - self._loss.bytes_in_flight
 
     @property
@@ -92,6 +93,20 @@ class OrderedConnection(CreditedConnection):
         if known is None:
             return self._remote_max_stream_data_uni
         return known.max_stream_data_remote - known.sender._buffer_stop
+
+    @property
+    def rtt_s(self) -> float:
+        """The latest round trip; at least a millisecond to aioquic, 0 before there is one."""
+        return self._loss._rtt_latest
+
+    @property
+    def queue_delay_s(self) -> float:
+        """How much longer than the shortest round trip the latest one took: the queue on the way.
+
+        A congestion controller that keeps an estimate of its own is believed instead.
+        """
+        own: float | None = getattr(self._loss._cc, "queue_delay_s", None)
+        return own if own is not None else max(0.0, self._loss._rtt_latest - self._loss._rtt_min)
 
     @property
     def datagram_bytes(self) -> int:
@@ -258,7 +273,7 @@ class _Receiver(QuicStreamReceiver):
         event = super().handle_frame(frame)
         if self.is_finished:
             self.service.wake(self._stream_id)
-        elif self.highest_offset > CREDIT_PLENTY_BYTES:
+        elif self.highest_offset > self.service.connection.credit_plenty_bytes:
             self.service.connection._streams.is_near_limit(self._stream_id)
         return event
 

@@ -20,10 +20,6 @@ STREAM_BYTES = 4 << 20
 """Window of one of its streams: a chunk of a large model in two round trips."""
 
 
-CREDIT_PLENTY_BYTES = STRANGER_BYTES // 2
-"""A stream that has not come this far needs no more credit. Most steps never do, and cost no frame for it."""
-
-
 class CreditedConnection(QuicConnection):
     """A QUIC connection whose peer is granted credit by bytes delivered."""
 
@@ -33,6 +29,14 @@ class CreditedConnection(QuicConnection):
     def trust(self) -> None:
         """The peer is authenticated: it gets the larger windows."""
         self.connection_window, self.stream_window = CONNECTION_BYTES, STREAM_BYTES
+
+    @property
+    def credit_plenty_bytes(self) -> int:
+        """A stream that has not come this far needs no more credit.
+
+        Most steps never do, and cost no frame for it.
+        """
+        return self._local_max_stream_data_uni // 2
 
     @property
     def held_bytes(self) -> int:
@@ -57,7 +61,7 @@ class CreditedConnection(QuicConnection):
         seen = receiver.highest_offset
         if stream.max_stream_data_local:
             granted = stream.max_stream_data_local - receiver.starting_offset()
-            if seen > CREDIT_PLENTY_BYTES and granted < self.stream_window // 2:
+            if seen > self.credit_plenty_bytes and granted < self.stream_window // 2:
                 stream.max_stream_data_local = receiver.starting_offset() + self.stream_window
         receiver.highest_offset = 0  # as above
         super()._write_stream_limits(builder, space, stream)

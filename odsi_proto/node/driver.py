@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from odsi_proto.node.certificate import make_certificate
+from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.effects import (
     Close,
@@ -56,12 +57,16 @@ class Role(Protocol):
 class Driver:
     """One endpoint on one QUIC endpoint."""
 
-    def __init__(self, endpoint: Endpoint, role: Role) -> None:
+    def __init__(
+        self, endpoint: Endpoint, role: Role, transport: TransportConfig = DEFAULT_TRANSPORT
+    ) -> None:
         self.endpoint = endpoint
         self._role = role
         self._loop = asyncio.get_running_loop()
         signer = endpoint.about.signer
-        self.quic = QuicEndpoint(self, certificate=make_certificate(signer), limits=endpoint.limits)
+        self.quic = QuicEndpoint(
+            self, certificate=make_certificate(signer), limits=endpoint.limits, transport=transport
+        )
         self._timer: asyncio.TimerHandle | None = None
 
     def act(self, effects: tuple[Effect, ...]) -> None:

@@ -24,6 +24,7 @@ from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation,
 from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
+from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.connection import OrderedConnection
 from odsi_proto.node.credit import STRANGER_BYTES
 from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank, SendQueue
@@ -98,7 +99,7 @@ class QuicEndpoint:
         certificate: Certificate,
         limits: Limits,
         alpn: str = ALPN,
-        uplink: Uplink | None = None,
+        transport: TransportConfig = DEFAULT_TRANSPORT,
     ) -> None:
         self._handler = handler
         self._certificate = certificate
@@ -110,7 +111,8 @@ class QuicEndpoint:
         self._by_cid: dict[bytes, _Link] = {}
         self._dirty: dict[ConnectionId, _Link] = {}
         """Links that something happened on since the last flush."""
-        self.queue = SendQueue(uplink)
+        self._congestion = transport.congestion
+        self.queue = SendQueue(Uplink(transport.uplink_bytes_s))
         self._uplink_timer: asyncio.TimerHandle | None = None
         self._ids = count(1)
         self._is_shut_down = False
@@ -207,8 +209,9 @@ class QuicEndpoint:
             _, link = self._dirty.popitem()
             touched[link.id] = link
             self._guarded(self._drain_events, link)
+        now = self._loop.time()
         for connection in touched:
-            self.queue.touch(connection)
+            self.queue.touch(connection, now)
         self._transmit_all()
         for link in touched.values():
             if link.id in self._links:
@@ -256,6 +259,7 @@ class QuicEndpoint:
             max_data=STRANGER_BYTES,
             max_stream_data=STRANGER_BYTES,
             max_datagram_size=DATAGRAM_BYTES,
+            congestion_control_algorithm=self._congestion,
             verify_mode=ssl.CERT_NONE,  # the session pins the key and the certificate
         )
         if not is_client:

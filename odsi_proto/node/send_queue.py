@@ -22,13 +22,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
-from itertools import count, islice
+from itertools import chain, count, islice
 from math import inf
 
 from aioquic.quic.connection import NetworkAddress
 
 from odsi_proto.node.connection import FIRST, OrderedConnection, Urgency
-from odsi_proto.node.uplink import Uplink
+from odsi_proto.node.uplink import STEPS_GO_ON_S, Uplink
 from odsi_proto.units import ConnectionId
 
 
@@ -52,11 +52,21 @@ what somebody waits for; one packet in sixteen makes a step of six packets no la
 _SLICE_BYTES = 32 << 10
 """Given to a stream at once: more than a burst of the pacer, so that no turn ends for want of data."""
 
+_LAST: Urgency = (Rank.BULK + 1, 0.0, 0)
+"""After everything."""
+
+_CLASS_END: Urgency = (Rank.BULK, -inf, 0)
+_CLASS_ENDS: dict[int, Urgency] = {FIRST[0]: (Rank.STEP, -inf, 0), Rank.BULK: _LAST}
+"""Where a turn ends at the latest: what the uplink limits does not leave in the turn of what it does not."""
+
 _TURN_BYTES_MAX = 1 << 20
 """More than any burst of the pacer: a lane without a rival is bounded by its own window and pacing."""
 
 _PAYEES_MAX = 4
 """Messages tried for a floor: if the lanes of so many can not send, the next packet tries again."""
+
+_OWED_BYTES_MAX = 8 * 1232
+"""A class whose lanes could not send does not save up for a burst."""
 
 DATAGRAM_BYTES = 1232
 """UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
@@ -96,14 +106,17 @@ class Lane:
     waiting: list[tuple[Urgency, Message]] = field(default_factory=list)
     """A heap; an entry whose urgency is no longer its message's is passed over."""
     waiting_bytes: int = 0
+    step_s: float = -inf
+    """When a step was sent on it last."""
+    rtt_s: float = 0.0
+    """The latest sample that was looked at."""
     sent_packets: int = 0
     sent_bytes: int = 0
 
-    @property
-    def has_more(self) -> bool:
-        """Whether there is something left that the congestion window has room for."""
+    def has_more(self, now: float) -> bool:
+        """Whether there is something left that may leave now."""
         quic = self.quic
-        return quic.room_bytes >= quic.datagram_bytes and (
+        return quic.room_bytes(now) >= quic.datagram_bytes and (
             self.head() is not None or quic.urgency is not None
         )
 
@@ -137,6 +150,15 @@ class SendQueue:
     def lanes(self) -> tuple[Lane, ...]:
         """Every connection."""
         return tuple(self._lanes.values())
+
+    def messages(self) -> list[Message]:
+        """Everything that waits, the most urgent first."""
+        waiting = (lane.waiting for lane in self._lanes.values())
+        return [
+            message
+            for urgency, message in sorted(chain.from_iterable(waiting), key=lambda entry: entry[0])
+            if message.unsent_bytes and message.urgency == urgency
+        ]
 
     def add(self, connection: ConnectionId, quic: OrderedConnection) -> None:
         """A connection exists from now on."""
@@ -178,11 +200,17 @@ class SendQueue:
         if message.stream is not None:
             lane.quic.rank(message.stream, message.urgency)
 
-    def touch(self, connection: ConnectionId) -> None:
+    def touch(self, connection: ConnectionId, now: float) -> None:
         """Something happened on a connection that may let it send."""
         lane = self._lanes.get(connection)
-        if lane is not None:
-            self._ready[connection] = lane
+        if lane is None:
+            return
+        self._ready[connection] = lane
+        rtt_s = lane.quic.rtt_s
+        if rtt_s != lane.rtt_s:
+            lane.rtt_s = rtt_s
+            if now - lane.step_s < STEPS_GO_ON_S:
+                self.uplink.queue_seen(lane.quic.queue_delay_s, rtt_s, now)
 
     def waiting_bytes(self, connection: ConnectionId) -> int:
         """Of messages that are not with a stream yet."""
@@ -204,6 +232,7 @@ class SendQueue:
         order = [(self._urgency(lane, now), connection) for connection, lane in self._ready.items()]
         heapify(order)
         while order:
+            yield from self._pay(now)
             urgency, connection = heappop(order)
             lane = self._ready.get(connection)
             if lane is None:
@@ -212,15 +241,15 @@ class SendQueue:
             limit_bytes = self.uplink.allowance(urgency[0], now)
             if limit_bytes <= 0:
                 self._held[connection] = lane
+                yield from lane.quic.datagrams_within(now, 0)  # acknowledgements that are due
                 sent = []
             else:
-                rival = order[0][0] if order else None
+                rival = min(order[0][0] if order else _LAST, _CLASS_ENDS.get(urgency[0], _CLASS_END))
                 sent = self._send(lane, rival, max(limit_bytes, DATAGRAM_BYTES), now)
             if sent:
                 yield from sent
                 self._account(lane, urgency[0], sent, now)
-                yield from self._pay(now)
-            if sent and connection in self._ready and lane.has_more:
+            if sent and connection in self._ready and lane.has_more(now):
                 heappush(order, (self._urgency(lane, now), connection))
             else:
                 self._ready.pop(connection, None)
@@ -243,24 +272,24 @@ class SendQueue:
         return head
 
     def _send(
-        self, lane: Lane, rival: Urgency | None, limit_bytes: float, now: float
+        self, lane: Lane, rival: Urgency, limit_bytes: float, now: float
     ) -> list[tuple[bytes, NetworkAddress]]:
-        """Let a lane send what is at least as urgent as what its rival has."""
+        """Let a lane send what is more urgent than its rival."""
         quic = lane.quic
         fed_bytes = self._feed(lane, rival, limit_bytes, now)
-        if rival is not None:
+        if rival != _LAST:
             packets = max(1, -(-fed_bytes // (quic.datagram_bytes - _OVERHEAD_BYTES)))
             limit_bytes = min(limit_bytes, packets * quic.datagram_bytes)
         return quic.datagrams_within(now, int(min(limit_bytes, _TURN_BYTES_MAX)))
 
-    def _feed(self, lane: Lane, rival: Urgency | None, limit_bytes: float, now: float) -> int:
+    def _feed(self, lane: Lane, rival: Urgency, limit_bytes: float, now: float) -> int:
         """Give streams what can leave now of the messages that are more urgent than what streams have."""
         quic, fed_bytes = lane.quic, 0
         stuck: list[tuple[Urgency, Message]] = []
-        room_bytes = int(min(quic.room_bytes, quic.credit_bytes, limit_bytes, _SLICE_BYTES))
+        room_bytes = int(min(quic.room_bytes(now), quic.credit_bytes, limit_bytes, _SLICE_BYTES))
         while fed_bytes < room_bytes and (message := self._head(lane, now)) is not None:
             urgency, inside = message.urgency, quic.urgency
-            if (rival is not None and urgency > rival) or (not fed_bytes and inside and inside <= urgency):
+            if urgency > rival or (not fed_bytes and inside and inside <= urgency):
                 break
             if message.stream is None and not quic.can_open:
                 break  # until the peer allows another stream
@@ -301,29 +330,31 @@ class SendQueue:
         sent_bytes = sum(len(datagram) for datagram, _ in sent)
         lane.sent_packets += len(sent)
         lane.sent_bytes += sent_bytes
+        if rank in {Rank.STEP, Rank.LATE}:
+            lane.step_s = now
         self.uplink.spent(rank, sent_bytes, len(sent), now)
         for floored, part in FLOORS.items():
             if floored > rank and self._waiting[floored]:
-                self._owed_bytes[floored] += part * sent_bytes
+                owed_bytes = self._owed_bytes[floored] + part * sent_bytes
+                self._owed_bytes[floored] = min(owed_bytes, _OWED_BYTES_MAX)
             elif floored == rank:
-                self._owed_bytes[floored] = 0.0
+                self._owed_bytes[floored] = max(0.0, self._owed_bytes[floored] - sent_bytes)
 
     def _pay(self, now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
-        """A packet for each class that has waited for its floor long enough, if one of its lanes can send."""
-        for rank, owed_bytes in self._owed_bytes.items():
-            if owed_bytes < DATAGRAM_BYTES or not self._waiting[rank]:
-                continue
-            self._owed_bytes[rank] = 0.0
-            for message in tuple(islice(self._waiting[rank].values(), _PAYEES_MAX)):
-                sent = self._send_one(self._lanes[message.connection], message, now)
-                if sent:
-                    yield from sent
+        """What each class that has waited for its floor is owed, if its lanes can send."""
+        for rank in FLOORS:
+            while self._owed_bytes[rank] >= DATAGRAM_BYTES:
+                payees = tuple(islice(self._waiting[rank].values(), _PAYEES_MAX))
+                sent = next(filter(None, (self._send_one(message, now) for message in payees)), None)
+                if sent is None:
                     break
+                yield from sent
 
-    def _send_one(self, lane: Lane, message: Message, now: float) -> list[tuple[bytes, NetworkAddress]]:
+    def _send_one(self, message: Message, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """One packet of a message, whatever else its lane has."""
+        lane = self._lanes[message.connection]
         quic = lane.quic
-        if min(quic.room_bytes, quic.credit_bytes) < quic.datagram_bytes:
+        if min(quic.room_bytes(now), quic.credit_bytes) < quic.datagram_bytes:
             return []
         if message.stream is None and not quic.can_open:
             return []

@@ -84,7 +84,7 @@ class Node:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
-        self._driver = Driver(self._endpoint, self)
+        self._driver = Driver(self._endpoint, self, config.transport)
         try:
             self.address = await self._driver.quic.bind(config.host, config.port)
         except ConfigError:

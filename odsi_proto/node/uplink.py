@@ -27,7 +27,7 @@ _BULK = 3
 _TARGET_S = 0.005
 """Queue that steps may meet: a receiver's acknowledgement delay and a burst are within it."""
 
-_ACTIVE_S = 1.0
+STEPS_GO_ON_S = 1.0
 """So long after the last step, deadline work goes on: more than the pause between two tokens."""
 
 _INTERVAL_S_MIN = 0.01
@@ -97,7 +97,7 @@ class Uplink:
         since_s = now - self._interval_s
         if since_s < max(rtt_s, _INTERVAL_S_MIN):
             return
-        if since_s < _ACTIVE_S:  # an older interval says nothing of now
+        if since_s < STEPS_GO_ON_S:  # an older interval says nothing of now
             self._learn(self._bulk_sent_bytes / since_s, now)
         self._interval_s, self._worst_s, self._bulk_sent_bytes = now, 0.0, 0
 
@@ -121,7 +121,7 @@ class Uplink:
     def _rate(self, rank: int, now: float) -> float:
         if self.rate_bytes_s is not None:
             return self.rate_bytes_s
-        return self.bulk_bytes_s if rank >= _BULK and now - self._step_s < _ACTIVE_S else inf
+        return self.bulk_bytes_s if rank >= _BULK and now - self._step_s < STEPS_GO_ON_S else inf
 
     def _fill(self, rate: float, now: float) -> None:
         self._tokens = min(_burst_bytes(rate), self._tokens + rate * (now - self._filled_s))
