@@ -43,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     groups = names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
     transports = names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
-    for name in [name for name in transports if not CONTENDERS[name].is_available]:
-        sys.stderr.write(f"{name} is not measured: no controller {CONTENDERS[name].congestion!r}\n")
-        transports.remove(name)
     wanted = [
         scenario
         for rate_mbit in numbers("--rates", options.rates, float)
@@ -57,6 +54,9 @@ def _run(options: argparse.Namespace) -> int:
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: no such folder to write to")
     plt = plots.load_pyplot() if options.plots is not None else None
+    for name in [name for name in transports if not CONTENDERS[name].is_available]:
+        sys.stderr.write(f"{name} is not measured: no controller {CONTENDERS[name].congestion!r}\n")
+        transports.remove(name)
     facts = {"machine": report.machine(), "arguments": {"jobs": options.jobs}}
     cells = [Cell(scenario, transport) for scenario in wanted for transport in transports]
     found = _measure(cells, options.jobs)

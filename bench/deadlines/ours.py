@@ -32,7 +32,6 @@ class QueueTransport:
             self._connections.append(quic)
             self._queue.add(ConnectionId(peer), quic)
         self._timers_s = [0.0] * peers
-        self._carries_steps: set[int] = set()
         self._uplink_s = NEVER_S
 
     @property
@@ -42,17 +41,12 @@ class QueueTransport:
 
     def received(self, peer: int, datagram: bytes, now_s: float) -> None:
         """A datagram came from a peer."""
-        quic = self._connections[peer]
-        take_datagram(quic, datagram, receiver_address(peer), now_s)
-        if peer in self._carries_steps:
-            loss = quic._loss
-            self._queue.uplink.queue_seen(loss._rtt_latest - loss._rtt_min, loss._rtt_smoothed, now_s)
-        self._queue.touch(ConnectionId(peer))
+        take_datagram(self._connections[peer], datagram, receiver_address(peer), now_s)
+        self._queue.touch(ConnectionId(peer), now_s)
         self._timers_s[peer] = now_s  # to be looked at again
 
     def send_activation(self, peer: int, number: int, size_bytes: int, deadline_s: float) -> None:
         """Queue a step."""
-        self._carries_steps.add(peer)
         data = message(ACTIVATION, number, size_bytes)
         self._queue.push(ConnectionId(peer), data, rank=Rank.STEP, deadline_s=deadline_s)
 
@@ -66,7 +60,7 @@ class QueueTransport:
         for peer, timer_s in enumerate(self._timers_s):
             if timer_s <= now_s:
                 self._connections[peer].handle_timer(now_s)
-                self._queue.touch(ConnectionId(peer))
+                self._queue.touch(ConnectionId(peer), now_s)
                 changed.add(peer)
         for datagram, address in self._queue.transmit(now_s):
             peer = self._peer_at[address[0], address[1]]

@@ -30,8 +30,8 @@ class Kind(NamedTuple):
     receiver: Callable[[dict[str, Any]], Receiver]
 
 
-def _quic(kind: Callable[[str, int], Any], told: dict[str, Any]) -> Any:
-    return kind(told["congestion"], told["datagram_bytes"])
+def _quic(kind: Callable[[str], Any], told: dict[str, Any]) -> Any:
+    return kind(told["congestion"])
 
 
 KINDS = {

@@ -26,6 +26,7 @@ from bench.deadlines.realtime.contenders import BASE, CONTENDERS
 from bench.deadlines.realtime.rounds import RealOutcome, run_once
 from bench.deadlines.scenario import Scenario
 from odsi_proto.errors import ConfigError, OdsiError
+from odsi_proto.node.send_queue import DATAGRAM_BYTES
 
 FORMAT = 1
 RELAY_LATE_MS_MAX = 1.0
@@ -190,7 +191,7 @@ def _scenario(options: argparse.Namespace, elsewhere: int, loss: float) -> Scena
         deadline_ms=options.deadline,
         duration_s=options.duration,
         start_s=options.start,
-        datagram_bytes=options.datagram,
+        datagram_bytes=DATAGRAM_BYTES,
         seed=options.seed,
     )
 
@@ -216,6 +217,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--deadline", type=float, default=30.0, metavar="MS", help="of each; default 30")
     add("--duration", type=float, default=15.0, metavar="S", help="of a run; default 15")
     add("--start", type=float, default=2.0, metavar="S", help="of it that is left out; default 2")
-    add("--datagram", type=int, default=1232, metavar="BYTES", help="UDP payload; default 1232")
     add("--json", type=Path, metavar="FILE", help="write everything, each round by itself")
     return parser

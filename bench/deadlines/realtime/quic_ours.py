@@ -3,29 +3,15 @@
 import asyncio
 from itertools import cycle
 
-from aioquic.quic.configuration import QuicConfiguration
-
 from bench.deadlines.messages import ACTIVATION, HEADER_BYTES, message
 from bench.deadlines.realtime.traffic import CHUNK_BYTES, PORT, UNSENT_BYTES_MIN, Arrivals, feed_for_ever
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import make_certificate
+from odsi_proto.node.config import TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.testing import make_signer
 from odsi_proto.units import ConnectionId, Micros
-
-
-class _Endpoint(QuicEndpoint):
-    """The node's endpoint, with the controller and the size of datagrams of the run."""
-
-    congestion = "reno"
-    datagram_bytes = 1232
-
-    def _configuration(self, *, is_client: bool) -> QuicConfiguration:
-        made = super()._configuration(is_client=is_client)
-        made.congestion_control_algorithm = self.congestion
-        made.max_datagram_size = self.datagram_bytes
-        return made
 
 
 class _Handler:
@@ -33,7 +19,6 @@ class _Handler:
 
     def __init__(self, arrivals: Arrivals | None) -> None:
         self.endpoint: QuicEndpoint
-        self.lost_reason = ""
         self.connected_any = asyncio.Event()
         self._arrivals = arrivals
 
@@ -58,9 +43,9 @@ class _Handler:
 class OurSender:
     """Steps and bulk on the node's endpoint."""
 
-    def __init__(self, congestion: str, datagram_bytes: int) -> None:
+    def __init__(self, congestion: str) -> None:
         self._handler = _Handler(None)
-        self._endpoint = _open(self._handler, 1, congestion, datagram_bytes)
+        self._endpoint = _open(self._handler, 1, congestion)
         self._connections: list[ConnectionId] = []
         self._transfers: list[tuple[int, int]] = []
         self._feeding: asyncio.Task[None] | None = None
@@ -99,20 +84,21 @@ class OurSender:
 class OurReceiver:
     """The node's endpoint, reading."""
 
-    def __init__(self, congestion: str, datagram_bytes: int) -> None:
-        self._congestion, self._datagram_bytes = congestion, datagram_bytes
+    def __init__(self, congestion: str) -> None:
+        self._congestion = congestion
         self._endpoint: QuicEndpoint | None = None
 
     async def listen(self, host: str, arrivals: Arrivals) -> None:
         """Accept connections."""
-        self._endpoint = _open(_Handler(arrivals), 2, self._congestion, self._datagram_bytes)
+        self._endpoint = _open(_Handler(arrivals), 2, self._congestion)
         await self._endpoint.bind(host, PORT)
 
 
-def _open(handler: _Handler, seed: int, congestion: str, datagram_bytes: int) -> QuicEndpoint:
-    made = _Endpoint(handler, certificate=make_certificate(make_signer(seed)), limits=Limits())
-    made.congestion, made.datagram_bytes = congestion, datagram_bytes
-    # The configuration for those who dial in was made before.
-    made._accepting = made._configuration(is_client=False)
-    handler.endpoint = made
-    return made
+def _open(handler: _Handler, seed: int, congestion: str) -> QuicEndpoint:
+    handler.endpoint = QuicEndpoint(
+        handler,
+        certificate=make_certificate(make_signer(seed)),
+        limits=Limits(),
+        transport=TransportConfig(congestion=congestion),
+    )
+    return handler.endpoint

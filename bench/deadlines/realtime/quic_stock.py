@@ -11,13 +11,14 @@ from aioquic.quic import events
 from bench.deadlines.messages import ACTIVATION, message
 from bench.deadlines.peers import configuration
 from bench.deadlines.realtime.traffic import CHUNK_BYTES, PORT, UNSENT_BYTES_MIN, Arrivals, feed_for_ever
+from odsi_proto.node.send_queue import DATAGRAM_BYTES
 
 
 class StockSender:
     """Messages on aioquic as it is."""
 
-    def __init__(self, congestion: str, datagram_bytes: int) -> None:
-        self._made = configuration(is_client=True, congestion=congestion, datagram_bytes=datagram_bytes)
+    def __init__(self, congestion: str) -> None:
+        self._made = configuration(is_client=True, congestion=congestion, datagram_bytes=DATAGRAM_BYTES)
         self._open = AsyncExitStack()
         self._protocols: list[QuicConnectionProtocol] = []
         self._transfers: list[tuple[int, int]] = []
@@ -61,8 +62,8 @@ class StockSender:
 class StockReceiver:
     """aioquic's server."""
 
-    def __init__(self, congestion: str, datagram_bytes: int) -> None:
-        self._made = configuration(is_client=False, congestion=congestion, datagram_bytes=datagram_bytes)
+    def __init__(self, congestion: str) -> None:
+        self._made = configuration(is_client=False, congestion=congestion, datagram_bytes=DATAGRAM_BYTES)
 
     async def listen(self, host: str, arrivals: Arrivals) -> None:
         """Accept connections."""

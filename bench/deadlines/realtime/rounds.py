@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from bench.deadlines.link import Link
 from bench.deadlines.measures import quantile
 from bench.deadlines.realtime.channel import Channel
+from bench.deadlines.realtime.judge import Judged, judge
 from bench.deadlines.realtime.relay import Relay
-from bench.deadlines.realtime.traffic import BUCKET_NS
 from bench.deadlines.scenario import HEADERS_BYTES, Scenario
 
 SILENCE_S_MAX = 30.0
@@ -67,15 +67,15 @@ def run_once(scenario: Scenario, contender: Contender) -> RealOutcome:
     with ExitStack() as stack:
         receiver = _start(stack, "receiver", scenario, contender)
         sender = _start(stack, "sender", scenario, contender)
-        tuns = [child.receive_file() for child in (sender, receiver)]
-        for tun in tuns:
-            stack.callback(close, tun)
+        sender_tun, receiver_tun = sender.receive_file(), receiver.receive_file()
+        stack.callback(close, sender_tun)
+        stack.callback(close, receiver_tun)
         # The links' time is the clock's; what changes in the middle of a run is not done here.
         seed = str(scenario.seed)
         relay = Relay(Link(scenario.link(), f"{seed}/forward"), Link(scenario.way_back(), f"{seed}/back"))
 
         def carry_until_heard(child: Channel) -> dict[str, Any]:
-            relay.run(*tuns, [child.fileno()], lambda _: True)
+            relay.run(sender_tun, receiver_tun, [child.fileno()], lambda _: True)
             return child.hear()
 
         carry_until_heard(receiver)
@@ -87,7 +87,10 @@ def run_once(scenario: Scenario, contender: Contender) -> RealOutcome:
         sender.tell(go="send")
         sent = carry_until_heard(sender)
         receiver.tell(go="report")
-        return _judge(scenario, sent["sent_ns"], carry_until_heard(receiver), relay)
+        heard = carry_until_heard(receiver)
+        return _outcome(
+            scenario, judge(scenario, sent["sent_ns"], heard["at_ns"], heard["bulk_bytes"]), relay
+        )
 
 
 def _start(stack: ExitStack, role: str, scenario: Scenario, contender: Contender) -> Channel:
@@ -104,7 +107,6 @@ def _start(stack: ExitStack, role: str, scenario: Scenario, contender: Contender
         congestion=contender.congestion,
         tcp_congestion="reno" if contender.is_quic else contender.congestion,
         tcp_unsent_bytes=contender.tcp_unsent_bytes,
-        datagram_bytes=scenario.datagram_bytes,
         mtu_bytes=scenario.datagram_bytes + HEADERS_BYTES,
         bulk=scenario.bulk,
         elsewhere=scenario.elsewhere,
@@ -125,33 +127,18 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         child.wait()
 
 
-def _judge(scenario: Scenario, sent_ns: list[int], report: dict[str, Any], relay: Relay) -> RealOutcome:
-    arrived_ns = {int(number): at_ns for number, at_ns in report["at_ns"]}
-    start_ns = sent_ns[0] + int(scenario.start_s * 1e9)
-    end_ns = sent_ns[-1]
-    judged = [
-        (number, at_ns)
-        for number, at_ns in enumerate(sent_ns)
-        if start_ns <= at_ns <= end_ns - scenario.deadline_ms * 1e6
-    ]
-    latencies_ms = sorted((arrived_ns.get(number, end_ns) - at_ns) / 1e6 for number, at_ns in judged)
-    first, last = start_ns // BUCKET_NS + 1, end_ns // BUCKET_NS
-    bulk_bytes = sum(size for bucket, size in report["bulk_bytes"] if first <= bucket < last)
-    bulk_mbit = bulk_bytes * 8e3 / ((last - first) * BUCKET_NS)
+def _outcome(scenario: Scenario, judged: Judged, relay: Relay) -> RealOutcome:
     bps_max = scenario.bulk_bps_max(scenario.start_s, scenario.duration_s)
-    queued_ms = sorted(size * 8 / scenario.rate_mbit / 1e3 for size in relay.queued_bytes)
+    queued_ms = sorted(size_bytes * 8 / scenario.rate_mbit / 1e3 for size_bytes in relay.queued_bytes)
     return RealOutcome(
-        activations=len(judged),
-        misses=sum(
-            number not in arrived_ns or arrived_ns[number] - at_ns > scenario.deadline_ms * 1e6
-            for number, at_ns in judged
-        ),
-        undelivered=sum(number not in arrived_ns for number, _ in judged),
-        p50_ms=quantile(latencies_ms, 0.5),
-        p99_ms=quantile(latencies_ms, 0.99),
-        max_ms=quantile(latencies_ms, 1.0),
-        bulk_mbit=bulk_mbit,
-        bulk_share=bulk_mbit * 1e6 / bps_max if bps_max else 0.0,
+        activations=judged.activations,
+        misses=judged.misses,
+        undelivered=judged.undelivered,
+        p50_ms=quantile(judged.latencies_ms, 0.5),
+        p99_ms=quantile(judged.latencies_ms, 0.99),
+        max_ms=quantile(judged.latencies_ms, 1.0),
+        bulk_mbit=judged.bulk_mbit,
+        bulk_share=judged.bulk_mbit * 1e6 / bps_max if bps_max else 0.0,
         packets=relay.packets,
         dropped_packets=relay.dropped,
         queue_p50_ms=quantile(queued_ms, 0.5),
