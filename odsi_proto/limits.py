@@ -84,6 +84,10 @@ class Limits:
     keep_alive_us: Micros = Micros(500_000)
     """How often an open connection is pinged."""
 
+    stage_us_min: Micros = Micros(50)
+    """The least that any stage takes of a decode step, whatever it computes: to read a header, hand the
+    step to the executor and write the next. A plan that gives a stage less can not be kept."""
+
     status_delay_us: Micros = Micros(5_000)
     """How long a status record may wait for others to share its frame."""
 

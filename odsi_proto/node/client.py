@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +22,8 @@ from odsi_proto.node.model import Progress, no_progress, open_model
 from odsi_proto.node.result import FinishReason, GenerationResult, TokenEvent
 from odsi_proto.node.tally import Tally
 from odsi_proto.routing.path import Peer, check_path, plan_path
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import (
     Effect,
     Established,
@@ -36,6 +37,7 @@ from odsi_proto.statemachine.session import SelfDescription
 from odsi_proto.units import ConnectionId, Micros, ParticipantId, Position, RequestId
 from odsi_proto.wire.codepoints import ErrorCode, Role
 from odsi_proto.wire.messages import Offer, StagePlan
+from odsi_proto.wire.tensor import ActivationLayout
 
 FIRST_TOKEN_US = Micros(120_000_000)
 """Budget of a prompt: a full context of 8,192 positions in three stages of a slow machine."""
@@ -62,10 +64,13 @@ class _Run:
     """First position of the step whose rows came last."""
     error: RequestFailedError | None = None
     """Why the request ended, once it has."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be credit for a further step, or none ever again."""
 
     def fail(self, error: RequestFailedError) -> None:
-        """End the wait for the path or for rows, whichever it is."""
+        """End the wait for the path, for credit or for rows, whichever it is."""
         self.error = error
+        self.news.set()
         if self.ready.done():
             self.rows.put_nowait(error)
         else:
@@ -193,8 +198,10 @@ class Client:
                     ready.set_result(None)
             case RowsArrived():
                 self._runs[effect.request].rows.put_nowait(effect)
+                self._runs[effect.request].news.set()
             case StatusArrived():
                 self._runs[effect.request].tally.add_status(effect.records)
+                self._runs[effect.request].news.set()
             case RequestFailed():
                 self._fail(effect)
             case _:
@@ -291,7 +298,9 @@ class Client:
         first_stage = self._connections[self.path[0].participant]
         chunk = self._endpoint.step_positions_max(first_stage, PREFILL_CHUNK_POSITIONS)
         for first in range(0, len(prompt_ids), chunk):
-            self._send(run, prompt_ids[first : first + chunk])
+            tokens = prompt_ids[first : first + chunk]
+            await self._credit(run, len(tokens))
+            self._send(run, tokens)
             await asyncio.sleep(0)  # what arrived meanwhile gets its turn
         position, text = Position(len(prompt_ids)), ""
         rows = await self._rows_up_to(run, position)
@@ -310,6 +319,13 @@ class Client:
         with suppress(TimeoutError):
             await asyncio.wait_for(tally.wait_reported(run.last_step), REPORT_S)
         yield tally.result(text + stream.finish(), finish)
+
+    async def _credit(self, run: _Run, count: int) -> None:
+        """Wait until the first stage takes a step of ``count`` positions, or the request has ended."""
+        layout = ActivationLayout(codec=self.config.codec, width=self.model.config.width)
+        while run.error is None and not self._endpoint.may_send(run.request, layout.payload_bytes(count)):
+            run.news.clear()
+            await run.news.wait()
 
     def _send(self, run: _Run, tokens: Sequence[int]) -> None:
         if run.error is not None:

@@ -72,15 +72,23 @@ class OrderedConnection(CreditedConnection):
         return self._service.urgency
 
     def room_bytes(self, now: float) -> int:
-        """What the congestion window has left; nothing while the pacer asks to wait."""
-        if self._loss._pacer.next_send_time(now) is not None:
-            return 0
+        """What may leave now: nothing while the pacer asks to wait."""
+        return 0 if self._loss._pacer.next_send_time(now) is not None else self.window_left_bytes
+
+    @property
+    def window_left_bytes(self) -> int:
+        """What the congestion window has left."""
         return self._loss.congestion_window - self._loss.bytes_in_flight
 
     @property
     def can_open(self) -> bool:
         """Whether the peer lets us open one more unidirectional stream."""
         return self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
+
+    @property
+    def inside_bytes(self) -> int:
+        """What streams have that did not leave yet, retransmissions included."""
+        return self._service.pending_bytes
 
     @property
     def credit_bytes(self) -> int:
@@ -156,6 +164,12 @@ class _Service:
             if not stream.is_finished and _has_something(stream):
                 return urgency
         return None
+
+    @property
+    def pending_bytes(self) -> int:
+        """Of all that wait: few, because what is not urgent is not given to a stream yet."""
+        pending = (stream.sender._pending for _, _, stream in self._waiting)
+        return sum(part.stop - part.start for ranges in pending for part in ranges)
 
     def append(self, stream: QuicStream) -> None:
         """A stream is new: from now on both its ends say when it needs service."""

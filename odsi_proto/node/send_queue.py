@@ -49,9 +49,6 @@ FLOORS: dict[Rank, float] = {Rank.LATE: 1 / 4, Rank.RECORD: 1 / 16, Rank.BULK: 1
 """The part of the bytes that a class gets while it waits, whatever is more urgent. A late step is still
 what somebody waits for; one packet in sixteen makes a step of six packets no later than one packet does."""
 
-_SLICE_BYTES = 32 << 10
-"""Given to a stream at once: more than a burst of the pacer, so that no turn ends for want of data."""
-
 _LAST: Urgency = (Rank.BULK + 1, 0.0, 0)
 """After everything."""
 
@@ -59,8 +56,8 @@ _CLASS_END: Urgency = (Rank.BULK, -inf, 0)
 _CLASS_ENDS: dict[int, Urgency] = {FIRST[0]: (Rank.STEP, -inf, 0), Rank.BULK: _LAST}
 """Where a turn ends at the latest: what the uplink limits does not leave in the turn of what it does not."""
 
-_TURN_BYTES_MAX = 1 << 20
-"""More than any burst of the pacer: a lane without a rival is bounded by its own window and pacing."""
+_TURN_BYTES_MAX = 32 << 10
+"""Given to streams at once: more than a burst of the pacer, so that no turn ends for want of data."""
 
 _PAYEES_MAX = 4
 """Messages tried for a floor: if the lanes of so many can not send, the next packet tries again."""
@@ -113,10 +110,14 @@ class Lane:
     sent_packets: int = 0
     sent_bytes: int = 0
 
-    def has_more(self, now: float) -> bool:
-        """Whether there is something left that may leave now."""
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something left that the window has room for.
+
+        The pacer is not asked: it is the attempt to send that sets its timer.
+        """
         quic = self.quic
-        return quic.room_bytes(now) >= quic.datagram_bytes and (
+        return quic.window_left_bytes >= quic.datagram_bytes and (
             self.head() is not None or quic.urgency is not None
         )
 
@@ -249,7 +250,7 @@ class SendQueue:
             if sent:
                 yield from sent
                 self._account(lane, urgency[0], sent, now)
-            if sent and connection in self._ready and lane.has_more(now):
+            if sent and connection in self._ready and lane.has_more:
                 heappush(order, (self._urgency(lane, now), connection))
             else:
                 self._ready.pop(connection, None)
@@ -275,33 +276,31 @@ class SendQueue:
         self, lane: Lane, rival: Urgency, limit_bytes: float, now: float
     ) -> list[tuple[bytes, NetworkAddress]]:
         """Let a lane send what is more urgent than its rival."""
-        quic = lane.quic
-        fed_bytes = self._feed(lane, rival, limit_bytes, now)
-        if rival != _LAST:
-            packets = max(1, -(-fed_bytes // (quic.datagram_bytes - _OVERHEAD_BYTES)))
-            limit_bytes = min(limit_bytes, packets * quic.datagram_bytes)
-        return quic.datagrams_within(now, int(min(limit_bytes, _TURN_BYTES_MAX)))
+        packets = self._feed(lane, rival, limit_bytes, now)
+        return lane.quic.datagrams_within(now, packets * lane.quic.datagram_bytes)
 
     def _feed(self, lane: Lane, rival: Urgency, limit_bytes: float, now: float) -> int:
-        """Give streams what can leave now of the messages that are more urgent than what streams have."""
-        quic, fed_bytes = lane.quic, 0
+        """Give streams what can leave now of the messages that are more urgent than the rival.
+
+        Returns for how many packets that is enough, with what streams had, at least one. Only whole packets
+        are filled: one that the window has half a place for waits for the other half.
+        """
+        quic = lane.quic
+        payload_bytes = quic.datagram_bytes - _OVERHEAD_BYTES
+        places = int(min(quic.room_bytes(now), limit_bytes, _TURN_BYTES_MAX)) // quic.datagram_bytes
+        room_bytes = min(places * payload_bytes, quic.credit_bytes)
+        inside_bytes = quic.inside_bytes
         stuck: list[tuple[Urgency, Message]] = []
-        room_bytes = int(min(quic.room_bytes(now), quic.credit_bytes, limit_bytes, _SLICE_BYTES))
-        while fed_bytes < room_bytes and (message := self._head(lane, now)) is not None:
-            urgency, inside = message.urgency, quic.urgency
-            if urgency > rival or (not fed_bytes and inside and inside <= urgency):
+        while inside_bytes < room_bytes and (message := self._head(lane, now)) is not None:
+            if message.urgency > rival or (message.stream is None and not quic.can_open):
                 break
-            if message.stream is None and not quic.can_open:
-                break  # until the peer allows another stream
-            if room_bytes - fed_bytes < min(message.unsent_bytes, quic.datagram_bytes - _OVERHEAD_BYTES):
-                break  # a packet that the window has half a place for waits for the other half
-            given_bytes = self._give(lane, message, room_bytes - fed_bytes)
-            fed_bytes += given_bytes
+            given_bytes = self._give(lane, message, room_bytes - inside_bytes)
+            inside_bytes += given_bytes
             if not given_bytes:  # no credit on its stream: the next one may have
                 stuck.append(heappop(lane.waiting))
         for entry in stuck:
             heappush(lane.waiting, entry)
-        return fed_bytes
+        return max(1, -(-inside_bytes // payload_bytes))
 
     def _give(self, lane: Lane, message: Message, room_bytes: int) -> int:
         """Write up to ``room_bytes`` of a message to its stream, which may be opened for it."""

@@ -9,7 +9,7 @@ import pytest
 from odsi_proto.errors import Malformed
 from odsi_proto.node.execution import ExecutionQueue, Outcome
 from odsi_proto.statemachine.effects import Run
-from odsi_proto.units import Micros, Position, RequestId
+from odsi_proto.units import Micros, Position, RequestId, Slack
 from odsi_proto.wire.tensor import ActivationCodec
 
 REQUEST = RequestId(bytes(16))
@@ -40,6 +40,8 @@ def run(position: int, *, count: int = 1) -> Run:
         codec_out=ActivationCodec.F32,
         rows_out_max=1,
         remaining_us=Micros(1),
+        slack_us=Slack(1),
+        is_droppable=False,
     )
 
 

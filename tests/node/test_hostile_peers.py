@@ -12,7 +12,7 @@ from odsi_proto.errors import PeerError, RequestFailedError
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.execution import ExecutionQueue
 from odsi_proto.statemachine.effects import Reserve, Run
-from odsi_proto.units import Micros, Position, RequestId
+from odsi_proto.units import Micros, Position, RequestId, Slack
 from odsi_proto.wire.tensor import ActivationCodec
 
 
@@ -72,6 +72,8 @@ STEP = Run(
     codec_out=ActivationCodec.F32,
     rows_out_max=1,
     remaining_us=Micros(1),
+    slack_us=Slack(1),
+    is_droppable=False,
 )
 
 

@@ -82,9 +82,9 @@ def test_a_stream_is_opened_only_when_its_first_packet_can_leave() -> None:
     opened = lanes.quics[ONE].get_next_available_stream_id(is_unidirectional=True)
     step(lanes, ONE, b"loose", within_s=0.5)
     assert lanes.transmit() == []
-    step(lanes, ONE, b"tight", within_s=0.1)
+    step(lanes, ONE, b"tight", within_s=0.1, size=3 * PACKET)
     assert lanes.quics[ONE].get_next_available_stream_id(is_unidirectional=True) == opened
-    lanes.window(1, 1)
+    lanes.window(1, 2)
     lanes.queue.touch(ONE, lanes.now)
     lanes.transmit()
     assert lanes.quics[ONE].get_next_available_stream_id(is_unidirectional=True) == opened + 4
@@ -221,7 +221,7 @@ def test_a_packet_is_about_the_streams_that_have_something_however_many_are_open
     for number in range(100):
         step(lanes, ONE, b"", within_s=1 + number)
     lanes.window(1, 200)
-    assert len(lanes.transmit()) == 100
+    assert 100 <= len(lanes.transmit()) <= 102
     quic = lanes.quics[ONE]
     assert len(quic._streams) >= 100
     assert len(quic._service._waiting) <= 1
