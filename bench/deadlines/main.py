@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     groups = names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
     transports = names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
+    (judge,) = names(options.judge, CONTENDERS, "transport", {})
     wanted = [
         scenario
         for rate_mbit in numbers("--rates", options.rates, float)
@@ -61,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     cells = [Cell(scenario, transport) for scenario in wanted for transport in transports]
     found = _measure(cells, options.jobs)
     made = rows(found, wanted, transports)
-    judged = list(verdicts(made, ours=OURS, ours_with_reno=OURS_WITH_RENO, reno=STOCK))
+    judged = list(verdicts(made, ours=judge, ours_with_reno=OURS_WITH_RENO, reno=STOCK))
     # Piped output has no width of its own; a table is not cut.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     _show(console, made, facts, found)
@@ -173,5 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the cores")
     add("--json", type=Path, metavar="FILE", help="write everything, each seed by itself")
     add("--plots", type=Path, metavar="DIR", help="write SVG files; needs matplotlib")
+    add(
+        "--judge",
+        default=OURS,
+        metavar="TRANSPORT",
+        help=f"the one that has to reach the goals; default {OURS}",
+    )
     add("--strict", action="store_true", help="end with 1 if a goal failed")
     return parser

@@ -101,7 +101,7 @@ async def _send(kind: Kind, told: dict[str, Any], hear: Any, tell: Any) -> None:
     await sender.connect(RECEIVER_ADDRESS, 1 + told["elsewhere"])
     tell(ready=True)
     await hear()
-    for index in range(max(told["bulk"], told["elsewhere"])):
+    for index in range(told["transfers"]):
         sender.send_bulk(1 + index % told["elsewhere"] if told["elsewhere"] else 0, index + 1)
     sent_ns = await send_activations(
         sender,

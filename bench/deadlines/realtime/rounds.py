@@ -108,7 +108,7 @@ def _start(stack: ExitStack, role: str, scenario: Scenario, contender: Contender
         tcp_congestion="reno" if contender.is_quic else contender.congestion,
         tcp_unsent_bytes=contender.tcp_unsent_bytes,
         mtu_bytes=scenario.datagram_bytes + HEADERS_BYTES,
-        bulk=scenario.bulk,
+        transfers=scenario.transfers,
         elsewhere=scenario.elsewhere,
         duration_s=scenario.duration_s,
         size_bytes=scenario.size_bytes,
