@@ -204,18 +204,15 @@ class QuicEndpoint:
 
     def flush(self) -> None:
         """Send what is due, over all connections in the order of its urgency."""
-        touched: dict[ConnectionId, _Link] = {}
+        touched: set[ConnectionId] = set()
         while self._dirty:
-            _, link = self._dirty.popitem()
-            touched[link.id] = link
+            connection, link = self._dirty.popitem()
+            touched.add(connection)
             self._guarded(self._drain_events, link)
         now = self._loop.time()
         for connection in touched:
             self.queue.touch(connection, now)
         self._transmit_all()
-        for link in touched.values():
-            if link.id in self._links:
-                self._arm(link)
 
     def address_of(self, connection: ConnectionId) -> str:
         """Where the peer is, for messages."""
@@ -400,6 +397,10 @@ class QuicEndpoint:
                 if link is None:
                     raise
                 self._bug(link)
+        for connection in self.queue.served:
+            if connection in self._links:
+                self._arm(self._links[connection])
+        self.queue.served.clear()
         if self._uplink_timer is not None:
             self._uplink_timer.cancel()
         at = self.queue.next_time(now)

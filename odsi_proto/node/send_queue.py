@@ -139,6 +139,8 @@ class SendQueue:
         self._lanes: dict[ConnectionId, Lane] = {}
         self.turn = ConnectionId(0)
         """Whose turn it is while :meth:`transmit` runs."""
+        self.served: set[ConnectionId] = set()
+        """Who had a turn: their timers have changed. For the driver to read, and to clear."""
         self._ready: dict[ConnectionId, Lane] = {}
         self._held: dict[ConnectionId, Lane] = {}
         """Lanes that only the uplink keeps from sending."""
@@ -239,6 +241,7 @@ class SendQueue:
             if lane is None:
                 continue  # removed meanwhile
             self.turn = connection
+            self.served.add(connection)
             limit_bytes = self.uplink.allowance(urgency[0], now)
             if limit_bytes <= 0:
                 self._held[connection] = lane
@@ -353,6 +356,7 @@ class SendQueue:
         """One packet of a message, whatever else its lane has."""
         lane = self._lanes[message.connection]
         quic = lane.quic
+        self.served.add(message.connection)
         if min(quic.room_bytes(now), quic.credit_bytes) < quic.datagram_bytes:
             return []
         if message.stream is None and not quic.can_open:

@@ -1,14 +1,16 @@
 """The QUIC binding alone, and the aioquic internals it relies on."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from aioquic.quic.connection import NetworkAddress
 
 from odsi_proto.errors import ConfigError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import certificate_key, certificate_sha256, make_certificate
+from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.testing import make_signer
@@ -50,8 +52,11 @@ class Recorder:
             await asyncio.wait_for(self.happened.wait(), 10)
 
 
-def endpoint(seed: int, recorder: Recorder, alpn: str = "odsi/1") -> QuicEndpoint:
-    return QuicEndpoint(recorder, certificate=make_certificate(make_signer(seed)), limits=FAST, alpn=alpn)
+def endpoint(
+    seed: int, recorder: Recorder, alpn: str = "odsi/1", transport: TransportConfig = DEFAULT_TRANSPORT
+) -> QuicEndpoint:
+    certificate = make_certificate(make_signer(seed))
+    return QuicEndpoint(recorder, certificate=certificate, limits=FAST, alpn=alpn, transport=transport)
 
 
 def test_both_sides_learn_the_acceptors_key_and_certificate() -> None:
@@ -160,3 +165,34 @@ def test_a_certificate_carries_the_hot_key() -> None:
     certificate = make_certificate(signer)
     assert certificate_key(certificate.x509) == bytes(signer.hot_key.verify_key)
     assert certificate_sha256(certificate.x509) == certificate.sha256
+
+
+def test_bulk_under_a_configured_uplink_arrives_and_keeps_the_loop_free() -> None:
+    """A held connection's timer used to stay due: the loop turned without pause until it was let go."""
+
+    async def run() -> tuple[int, int]:
+        sender, receiver = Recorder(), Recorder()
+        one = endpoint(1, sender, transport=TransportConfig(uplink_bytes_s=2_500_000))
+        other = endpoint(2, receiver)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await sender.wait(lambda: sender.bindings)
+        turns = 0
+        transmit = one.queue.transmit
+
+        def counted(now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
+            nonlocal turns
+            turns += 1
+            return transmit(now)
+
+        one.queue.transmit = counted  # type: ignore[method-assign]
+        one.send_bulk(connection, bytes(200_000))
+        one.flush()
+        await receiver.wait(lambda: sum(len(data) for _, data, _ in receiver.received) == 200_000)
+        one.shut_down()
+        other.shut_down()
+        return turns, one.queue.waiting_bytes(connection)
+
+    turns, waiting_bytes = asyncio.run(run())
+    assert turns < 1_500
+    assert waiting_bytes == 0
