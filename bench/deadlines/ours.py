@@ -56,22 +56,17 @@ class QueueTransport:
 
     def transmit(self, now_s: float) -> Iterable[tuple[int, bytes]]:
         """What the queue lets go."""
-        changed = set()
         for peer, timer_s in enumerate(self._timers_s):
             if timer_s <= now_s:
                 self._connections[peer].handle_timer(now_s)
                 self._queue.touch(ConnectionId(peer), now_s)
-                changed.add(peer)
         for datagram, address in self._queue.transmit(now_s):
-            peer = self._peer_at[address[0], address[1]]
-            changed.add(peer)
-            yield peer, datagram
+            yield self._peer_at[address[0], address[1]], datagram
         uplink_s = self._queue.next_time(now_s)
         self._uplink_s = NEVER_S if uplink_s is None else uplink_s
-        for peer in changed:
-            timer_s = timer_of(self._connections[peer])
-            # A timer that is still due is one for sending, of a connection that the uplink holds.
-            self._timers_s[peer] = timer_s if timer_s > now_s else self._uplink_s
+        for peer in self._queue.served:
+            self._timers_s[peer] = timer_of(self._connections[peer])
+        self._queue.served.clear()
 
     def next_time_s(self) -> float:
         """The first timer of a connection, or when the uplink has room again."""
