@@ -20,11 +20,12 @@ from bench.provenance import commit
 
 FORMAT = 1
 LEGEND = (
-    "alone: what an activation takes on the empty path. late: part of the activations not complete at their "
-    "deadline, those of the first part of the run (start) by themselves; no loss: how many were late although "
-    "no packet of theirs was lost. p50, p99, max: latency in ms. bulk: payload, and its part of what fits the "
-    "link beside the activations. lost: of all packets of the node. queue: of the bottleneck, ms, seen every "
-    "10 ms. Over several seeds: late and no loss of all, the median of p50 and bulk, the worst p99 and max."
+    "alone: what an activation takes on the empty path. late: part of the activations not complete at "
+    "their deadline, those of the first part of the run (start) by themselves; no loss: how many were "
+    "late although no packet of theirs was lost. p50, p99, max: latency in ms. bulk: payload, and its "
+    "part of what fits the link beside the activations. lost: of all packets of the node. queue: of the "
+    "bottleneck, ms, seen every 10 ms. Over several seeds: late and no loss of all, the median of p50 and "
+    "bulk, the worst p99 and max."
 )
 
 
