@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from aioquic.quic.connection import QuicConnection
 
 from bench.deadlines.messages import ACTIVATION, message
-from bench.deadlines.peers import configuration, receiver_address
-from bench.deadlines.transports import NEVER_S, take_datagram, timer_of
+from bench.deadlines.peers import receiver_address
+from bench.deadlines.transports import NEVER_S, open_connection, take_datagram, timer_of
 from odsi_proto.node.connection import OrderedConnection
 from odsi_proto.node.send_queue import Rank, SendQueue
 from odsi_proto.node.uplink import Uplink
@@ -25,10 +25,8 @@ class QueueTransport:
         self._connections: list[OrderedConnection] = []
         self._peer_at = {receiver_address(peer): peer for peer in range(peers)}
         for peer in range(peers):
-            made = configuration(is_client=True, congestion=congestion, datagram_bytes=datagram_bytes)
-            quic = OrderedConnection(configuration=made)
+            quic = open_connection(OrderedConnection, peer, congestion, datagram_bytes)
             quic.trust()
-            quic.connect(receiver_address(peer), now=0.0)
             self._connections.append(quic)
             self._queue.add(ConnectionId(peer), quic)
         self._timers_s = [0.0] * peers

@@ -17,7 +17,6 @@ from bench.deadlines.main import main
 from bench.deadlines.matrix import Row
 from bench.deadlines.measures import Outcome
 from bench.deadlines.plots import load_pyplot
-from bench.deadlines.realtime.judge import judge
 from bench.deadlines.scenario import Scenario
 from odsi_proto.errors import ConfigError
 
@@ -158,18 +157,3 @@ def test_every_transport_says_what_it_is() -> None:
     titles = [contender.title for contender in CONTENDERS.values()]
 
     assert len(set(titles)) == len(titles)
-
-
-def test_a_run_in_real_time_is_judged_on_what_was_sent_after_its_first_part() -> None:
-    scenario = replace(BASE, duration_s=1, start_s=0.5, period_ms=100)
-    sent_ns = [number * 100_000_000 for number in range(10)]
-    # The sixth, seventh and eighth are judged: one in time, one late, one that did not come; the last
-    # two are too near the end for their deadline or after it.
-    arrived = [(4, 450_000_000), (5, 520_000_000), (6, 631_000_000), (8, 820_000_000)]
-    bulk = [(bucket, 125_000) for bucket in range(10)]
-
-    found = judge(scenario, sent_ns, arrived, bulk)
-
-    assert (found.activations, found.misses, found.undelivered) == (4, 2, 1)
-    assert found.latencies_ms == [20.0, 20.0, 31.0, 200.0]
-    assert found.bulk_mbit == pytest.approx(10.0)
