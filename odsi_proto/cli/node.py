@@ -41,7 +41,7 @@ from odsi_proto.wire.identity import Signer
     epilog=examples(
         "odsi node --layers 0-10",
         "odsi node --layers 0-10 --listen 192.0.2.7:4433 --peer 'ID@192.0.2.8:4433[10-20]'",
-        "odsi node --config node-a.toml --threads 2",
+        "odsi node --config node-a.toml --threads 2 --metrics 127.0.0.1:9464",
     )
 )
 @model_option
@@ -65,6 +65,11 @@ from odsi_proto.wire.identity import Signer
     "--kv-mib",
     type=click.IntRange(1, KV_MIB_MAX),
     help="Memory for the state of all requests, in MiB.  [default: 1024]",
+)
+@click.option(
+    "--metrics",
+    type=LISTEN,
+    help="Serve /metrics and /status over HTTP there; port 0 lets the system choose.  [default: off]",
 )
 @click.option(
     "--congestion",
@@ -96,6 +101,7 @@ def node(
     profile: str | None,
     threads: int | None,
     kv_mib: int | None,
+    metrics: Listen | None,
     congestion: str | None,
     uplink_mbit: int | None,
     config: Path | None,
@@ -119,6 +125,7 @@ def node(
         peers=peers or None,
         threads=threads,
         kv_mib=kv_mib,
+        metrics=metrics,
         congestion=congestion,
         uplink_mbit=uplink_mbit,
         profile=None if profile is None else PROFILES[profile],

@@ -9,8 +9,8 @@ from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
-CONGESTION = ("reno", "cubic")
-"""Congestion controllers to choose from."""
+CONGESTION = ("reno", "cubic", "delay")
+"""Congestion controllers to choose from: aioquic's, and the one in ``node/congestion.py``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,8 @@ class NodeConfig:
     """How the layers are computed; requests for another are refused."""
     kv_bytes_max: int = 1 << 30
     """Memory for the KV state of all requests; an OPEN that would pass it is refused."""
+    metrics: tuple[str, int] | None = None
+    """Host and TCP port to serve ``/metrics`` and ``/status`` on; port 0 lets the system choose."""
     transport: TransportConfig = DEFAULT_TRANSPORT
     limits: Limits = Limits()
 

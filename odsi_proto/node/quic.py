@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from typing import Protocol
@@ -23,15 +23,17 @@ from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation,
 
 from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
+from odsi_proto.node import congestion  # noqa: F401  # registers "delay" with aioquic
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
 from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.connection import OrderedConnection
 from odsi_proto.node.credit import STRANGER_BYTES
 from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank, SendQueue
+from odsi_proto.node.snapshots import LinkSnapshot, LossCount, way_of
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
 from odsi_proto.node.uplink import Uplink
 from odsi_proto.statemachine.session import Binding
-from odsi_proto.units import ConnectionId, Micros, ParticipantId
+from odsi_proto.units import ConnectionId, Micros, ParticipantId, Slack
 from odsi_proto.wire.codepoints import ALPN, ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -87,6 +89,12 @@ class _Link:
     pinger: asyncio.TimerHandle | None = None
     deadline: asyncio.TimerHandle | None = None
     """Ends the connection unless its peer is authenticated before."""
+    received_packets: int = 0
+    received_bytes: int = 0
+    losses: LossCount = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses = LossCount(self.quic._loss)
 
 
 class QuicEndpoint:
@@ -155,10 +163,10 @@ class QuicEndpoint:
             self._give_up(link, ErrorCode.OVERLOADED, "the peer does not read what it is sent")
 
     def send_step(
-        self, connection: ConnectionId, header: bytes, payload: memoryview, remaining_us: Micros
+        self, connection: ConnectionId, header: bytes, payload: memoryview, slack_us: Slack
     ) -> None:
-        """Queue a step that is to arrive within ``remaining_us``: a stream with header and payload."""
-        self._send(connection, (header, payload), Rank.STEP, self._loop.time() + remaining_us / 1e6)
+        """Queue a step that can spare ``slack_us``: a stream with header and payload."""
+        self._send(connection, (header, payload), Rank.STEP, self._loop.time() + slack_us / 1e6)
 
     def send_bulk(self, connection: ConnectionId, data: bytes | memoryview) -> None:
         """Queue bytes that no deadline waits for, as a stream of their own."""
@@ -220,6 +228,32 @@ class QuicEndpoint:
         address = link.quic.get_peer_address() if link is not None else None
         return f"{address[0]}:{address[1]}" if address else "unknown"
 
+    @property
+    def connections_open(self) -> int:
+        """Connections there are, those whose peer is unknown yet included."""
+        return len(self._links)
+
+    def snapshot(self) -> tuple[LinkSnapshot, ...]:
+        """Every connection as it is now, the oldest first."""
+        lanes = {lane.connection: lane for lane in self.queue.lanes}
+        return tuple(
+            LinkSnapshot(
+                connection=link.id,
+                address=self.address_of(link.id),
+                is_dialler=link.is_dialler,
+                controller=self._congestion,
+                **way_of(link.quic)._asdict(),
+                sent_packets=lanes[link.id].sent_packets,
+                sent_bytes=lanes[link.id].sent_bytes,
+                received_packets=link.received_packets,
+                received_bytes=link.received_bytes,
+                lost_packets=link.losses.packets,
+                lost_bytes=link.losses.bytes,
+            )
+            for link in self._links.values()
+            if link.id in lanes
+        )
+
     def _guarded(self, action: Callable[[_Link], None], link: _Link) -> None:
         """Run what a peer's bytes set off."""
         try:
@@ -278,6 +312,8 @@ class QuicEndpoint:
         link = self._route(datagram, address)
         if link is None:
             return
+        link.received_packets += 1
+        link.received_bytes += len(datagram)
         now = self._loop.time()
         self._guarded(lambda link: link.quic.receive_datagram(datagram, address, now=now), link)
         if link.quic.get_peer_address() is None:

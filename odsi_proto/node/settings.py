@@ -49,7 +49,7 @@ class Listen:
 
     host: str
     port: int
-    """UDP port; 0 lets the system choose."""
+    """UDP port, or for metrics TCP; 0 lets the system choose."""
 
     @classmethod
     def parse(cls, text: str) -> "Listen":
@@ -75,6 +75,7 @@ class NodeSettings:
     threads: int | None = None
     kv_mib: int | None = None
     profile: NumericProfile | None = None
+    metrics: Listen | None = None
     congestion: str | None = None
     uplink_mbit: int | None = None
 
@@ -130,6 +131,8 @@ class NodeSettings:
             config = replace(config, threads=_between("threads", self.threads, THREADS_MAX))
         if self.profile is not None:
             config = replace(config, profile=self.profile)
+        if self.metrics is not None:
+            config = replace(config, metrics=(self.metrics.host, self.metrics.port))
         if self.congestion is not None:
             config = replace(config, transport=replace(config.transport, congestion=self.congestion))
         if self.uplink_mbit is not None:
@@ -220,6 +223,7 @@ _KEYS: Mapping[str, tuple[str, _Convert]] = {
     "threads": ("threads", _integer),
     "kv-mib": ("kv_mib", _integer),
     "profile": ("profile", _profile),
+    "metrics": ("metrics", _listen),
     "congestion": ("congestion", _congestion),
     "uplink-mbit": ("uplink_mbit", _integer),
 }

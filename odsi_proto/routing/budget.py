@@ -73,7 +73,7 @@ def plan_budgets(
     spare_us = whole_us - sum(times_us) - sum(ways_us)
     if spare_us < 0:
         raise ConfigError(
-            f"a token can not be there in {whole_us} us: the {len(stages)} stages take {sum(times_us)} us "
+            f"a token can not be there in {whole_us} us: the stages take {sum(times_us)} us at least, "
             f"and the way {sum(ways_us)} us"
         )
     is_known = all(stage.decode_us is not None for stage in stages)

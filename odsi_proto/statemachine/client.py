@@ -26,7 +26,7 @@ from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.streams import ArrivedStep
 from odsi_proto.statemachine.table import Cell, Verdict
 from odsi_proto.statemachine.tables import CLAIM, ClaimInput, ClaimState
-from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex
+from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, Slack, StageIndex
 from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, Setting
 from odsi_proto.wire.frames import (
     RETURN_TOKEN_BYTES,
@@ -80,6 +80,10 @@ class ClientEndpoint(Endpoint):
         """How many positions of a step the peer takes, at most ``default``."""
         limit = self._established(connection).peer_limit(Setting.STEP_POSITIONS_MAX, default)
         return max(1, min(limit, default))
+
+    def one_way_us(self, connection: ConnectionId) -> Micros:
+        """The one-way delay of a connection, half its least round trip; 0 until one was measured."""
+        return self._established(connection).owd_us
 
     def new_request_id(self) -> RequestId:
         """A fresh id to :meth:`open` a request under."""
@@ -162,8 +166,13 @@ class ClientEndpoint(Endpoint):
         sent = Credit(claim.sent.steps + 1, claim.sent.payload_bytes + len(payload))
         self._hold(claim._replace(position=header.end, tag=header.tag_after, awaited=awaited, sent=sent))
         self._timers = self._timers.set("result", (request, header.position), now + own_us)
+        stages_us = sum(plan.budget_us for plan in claim.open.stages)
         step = SendStep(
-            connection=claim.first, header=header.encode(), payload=payload, remaining_us=header.remaining_us
+            connection=claim.first,
+            header=header.encode(),
+            payload=payload,
+            remaining_us=header.remaining_us,
+            slack_us=Slack(header.remaining_us - stages_us),
         )
         return (step,)
 

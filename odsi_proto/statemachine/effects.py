@@ -36,7 +36,9 @@ class SendStep:
     header: bytes
     payload: memoryview
     remaining_us: Micros
-    """The step's budget: what the send queue orders by."""
+    """What the header says is left of the step's budget."""
+    slack_us: Slack
+    """Less the expected time of the rest of the path: what the send queue orders by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ from odsi_proto.wire.frames import (
     OpenFrame,
     RefuseFrame,
     StatusFrame,
+    StatusRecord,
 )
 from odsi_proto.wire.identity import SignedMessage, participant_short
 from odsi_proto.wire.messages import Cancel, Open
@@ -90,6 +91,14 @@ class StageEndpoint(StageSteps):
     def requests_open(self) -> int:
         """Requests that hold state here."""
         return len(self._requests)
+
+    def reported(self, request: RequestId, position: Position) -> StatusRecord | None:
+        """The last record of an open request, if it is of the step at ``position`` and not sent yet."""
+        record = self._requests.get(request)
+        if record is None or not record.records:
+            return None
+        last = record.records[-1]
+        return last if last.position == position and last.stage == record.stage else None
 
     def reserved(self, request: RequestId, *, now: Micros) -> tuple[Effect, ...]:
         """The state asked for by :class:`Reserve` is set aside: commit, and open the way on."""

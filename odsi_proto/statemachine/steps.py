@@ -133,13 +133,13 @@ class StageSteps(StageRequests):
         """What the executor takes now; holds until the next measurement, less the steps handed over since."""
         self._load = load
 
-    def _slack_us(self, record: StageRequest, step: Step, now: Micros) -> Slack:
-        """What the step can spare: see :mod:`odsi_proto.statemachine.budget`."""
+    def _slack_us(self, record: StageRequest, step: Step, now: Micros, *, own_us: Micros | None) -> Slack:
+        """What the step can spare if this stage still takes ``own_us`` (None: its part of the plan)."""
         onward = self._onward_session(record)
         rest_us = rest_of_path_us(
             record.open.stages,
             record.stage,
-            own_us=None if self._load is None else self._load.decode_us,
+            own_us=own_us,
             way_us=Micros(0) if onward is None else onward.owd_us,
             seen=record.seen,
         )
@@ -258,7 +258,9 @@ class StageSteps(StageRequests):
                 codec_out=record.codec_out,
                 rows_out_max=record.rows_out(header.count),
                 remaining_us=step.left_us(now),
-                slack_us=self._slack_us(record, step, now),
+                slack_us=self._slack_us(
+                    record, step, now, own_us=None if self._load is None else self._load.decode_us
+                ),
                 is_droppable=record.is_droppable,
             )
         )
@@ -349,6 +351,7 @@ class StageSteps(StageRequests):
             header=onward.encode(),
             payload=step.output,
             remaining_us=remaining_us,
+            slack_us=self._slack_us(record, step, now, own_us=Micros(0)),
         )
         out.append(send)
         return send

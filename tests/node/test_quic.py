@@ -10,11 +10,11 @@ from aioquic.quic.connection import NetworkAddress
 from odsi_proto.errors import ConfigError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import certificate_key, certificate_sha256, make_certificate
-from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
+from odsi_proto.node.config import CONGESTION, DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.testing import make_signer
-from odsi_proto.units import ConnectionId, Micros
+from odsi_proto.units import ConnectionId, Micros, Slack
 
 FAST = Limits(silence_us_max=Micros(1_000_000), keep_alive_us=Micros(200_000))
 
@@ -114,7 +114,7 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
         connection = await one.dial(host, port, None)
         await dialler.wait(lambda: dialler.bindings)
         one.send_control(connection, b"control")
-        one.send_step(connection, b"header", memoryview(b"payload"), Micros(1_000_000))
+        one.send_step(connection, b"header", memoryview(b"payload"), Slack(1_000_000))
         one.flush()
         await acceptor.wait(lambda: len(acceptor.received) == 2)
         one.shut_down()
@@ -123,6 +123,28 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
 
     received = sorted(asyncio.run(run()))
     assert received == [(2, b"control", False), (6, b"headerpayload", True)]
+
+
+@pytest.mark.parametrize("name", CONGESTION)
+def test_each_congestion_controller_can_be_chosen(name: str) -> None:
+    async def run() -> tuple[str, int]:
+        dialler, acceptor = Recorder(), Recorder()
+        one = endpoint(1, dialler, transport=TransportConfig(congestion=name))
+        other = endpoint(2, acceptor)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.bindings)
+        one.send_bulk(connection, bytes(100_000))
+        one.flush()
+        await acceptor.wait(lambda: sum(len(data) for _, data, _ in acceptor.received) == 100_000)
+        controller = type(one._links[connection].quic._loss._cc).__name__
+        one.shut_down()
+        other.shut_down()
+        return controller, len(dialler.reasons)
+
+    controller, lost = asyncio.run(run())
+    assert controller.lower() == f"{name}congestioncontrol"
+    assert not lost
 
 
 def test_a_bidirectional_stream_closes_the_connection() -> None:

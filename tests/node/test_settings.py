@@ -66,7 +66,7 @@ def test_a_tilde_stands_for_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ('peer = "x"', "peer: 'x' is not an array of strings"),
         ('peer = ["x"]', "peer: 'x' is not a peer"),
         ("peer = [1]", "peer: 1 is not a string"),
-        ('congestion = "bbr"', "congestion: 'bbr' is no congestion controller: expected one of reno, cubic"),
+        ('congestion = "bbr"', "'bbr' is no congestion controller: expected one of reno, cubic, delay"),
         ("threads = true", "threads: True is not an integer"),
         ('threads = "2"', "threads: '2' is not an integer"),
         ("threads = 1.5", "threads: 1.5 is not an integer"),

@@ -44,6 +44,7 @@ def test_without_a_rate_and_without_learning_nothing_is_limited() -> None:
 
 def test_a_configured_rate_limits_every_class_but_signalling() -> None:
     uplink = Uplink(1e6)
+    assert uplink.bulk_limit_bytes_s(0.0) == inf
     uplink.spent(Rank.STEP, 5_000, 4, 0.0)
     assert uplink.allowance(Rank.STEP, 0.0) <= 0
     assert uplink.allowance(Rank.BULK, 0.0) <= 0
@@ -99,7 +100,8 @@ def test_without_deadline_work_bulk_is_free() -> None:
     uplink = Uplink()
     now, _, _ = carry(uplink, 2.0, bulk_bytes_s=1e7)
     assert uplink.allowance(Rank.BULK, now) < inf
-    assert uplink.allowance(Rank.BULK, now + 2) == inf
+    assert uplink.bulk_limit_bytes_s(now) == uplink.bulk_bytes_s < inf
+    assert uplink.allowance(Rank.BULK, now + 2) == uplink.bulk_limit_bytes_s(now + 2) == inf
 
 
 def test_a_queue_that_stays_although_bulk_has_the_least_rate_is_not_bulks_fault() -> None:

@@ -3,18 +3,17 @@
 The two stages are scripted and may lie; on a path of one stage they are one connection.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from properties import requests
+from properties.claim_model import FIRST_US, LAYOUT, LIMITS, PER_US, POSITIONS_MAX, ROWS_MAX, Mine, nothing
 from properties.profile import share
 from properties.scripted import MODEL_ROOT, STRANGER, WIDTH, Fact, Far, client_bench, in_any_order
 
 from odsi_proto.errors import LocalProtocolError
-from odsi_proto.limits import Limits
 from odsi_proto.statemachine.claim import RequestSpec
 from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.testing.strategies import signer_of, stage_plans_of
@@ -25,40 +24,7 @@ from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.messages import Open
 from odsi_proto.wire.step import StepHeader
 from odsi_proto.wire.tag import root_tag, tag_after
-from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
-
-LIMITS = Limits(open_us_max=Micros(400_000), abandoned_us_max=Micros(70_003))
-FIRST_US, PER_US = 250_000, 120_000
-LAYOUT = ActivationLayout(codec=ActivationCodec.F16, width=WIDTH)
-POSITIONS_MAX, ROWS_MAX = 12, 2
-
-
-@dataclass
-class Mine:
-    """What a client must know of one request."""
-
-    request: RequestId
-    message: SignedMessage
-    handle: int
-    secret: bytes
-    path_due: int
-    tag: bytes
-    state: str = "opening"
-    commits: set[int] = field(default_factory=set)
-    return_handle: int | None = None
-    position: int = 0
-    opened_us: int = 0
-    started_us: int = 0
-    total_us: int | None = None
-    granted: tuple[int, int] = (4, 4 << 20)
-    """Steps and bytes that may have been sent."""
-    sent: tuple[int, int] = (0, 0)
-    answered: int = 0
-    awaited: dict[int, tuple[StepHeader, int]] = field(default_factory=dict)
-    """Steps without an answer, and when each is overdue."""
-    reported: dict[int, int] = field(default_factory=dict)
-    abandoned: tuple[int, int] | None = None
-    """When the wait for REFUSE is over, and the code of ABANDON."""
+from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
 
 class ClaimMachine(RuleBasedStateMachine):
@@ -347,7 +313,7 @@ class ClaimMachine(RuleBasedStateMachine):
         far = self.fars[self.last_name]
         if waiting is None or kind == "not sent":
             place: dict[str, Any] = {"position": Position(mine.position), "count": 1}
-            header = self.rows(_nothing(), mine.return_handle, **place)
+            header = self.rows(nothing(), mine.return_handle, **place)
         else:
             wrong: dict[str, dict[str, Any]] = {
                 "tag": {"tag_after": Tag(b"wrong   ")},
@@ -370,7 +336,7 @@ class ClaimMachine(RuleBasedStateMachine):
         """REQ-022."""
         mine = next(m for m in self.mine.values() if m.state == "opening" and m.return_handle is not None)
         assert mine.return_handle is not None
-        self.fars[self.last_name].step(self.rows(_nothing(), mine.return_handle), b"")
+        self.fars[self.last_name].step(self.rows(nothing(), mine.return_handle), b"")
         self.expect(*self.fail(mine, None, Code.ORDER_VIOLATION))
 
     @precondition(lambda self: any(m.return_handle is not None for m in self.ended[-3:]))
@@ -383,7 +349,7 @@ class ClaimMachine(RuleBasedStateMachine):
             return
         if any(m.return_handle == mine.return_handle for m in self.mine.values()):
             return  # another connection's
-        far.step(self.rows(_nothing(), mine.return_handle), b"")
+        far.step(self.rows(nothing(), mine.return_handle), b"")
         self.expect()
 
     @precondition(lambda self: self.is_connected and bool(self.mine))
@@ -520,21 +486,6 @@ class ClaimMachine(RuleBasedStateMachine):
     def the_named_invariants_hold(self) -> None:
         if hasattr(self, "bench"):
             self.bench.check()
-
-
-def _nothing() -> StepHeader:
-    zero = Micros(0)
-    return StepHeader(
-        handle=Handle(0),
-        lineage=0,
-        attempt=0,
-        position=Position(0),
-        count=1,
-        remaining_us=zero,
-        owd_us=zero,
-        tag_before=Tag(bytes(8)),
-        tag_after=Tag(bytes(8)),
-    )
 
 
 TestClaims = ClaimMachine.TestCase

@@ -161,7 +161,7 @@ def test_a_path_with_a_stage_that_nobody_knows_has_deadlines_and_no_plan() -> No
 def test_targets_that_can_not_be_met_are_refused_with_the_numbers() -> None:
     asked = Targets(first_token_us=Micros(9_000), per_token_us=Micros(5_000))
     path = [StageEstimate(way_us=Micros(400), decode_us=Micros(us)) for us in (3_000, 2_000)]
-    with pytest.raises(ConfigError, match="in 5000 us: the 2 stages take 5000 us and the way 900 us"):
+    with pytest.raises(ConfigError, match="the stages take 5000 us at least, and the way 900"):
         plan_budgets(asked, path, return_us=Micros(100), stage_us_min=MIN_US)
 
 

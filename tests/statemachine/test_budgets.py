@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from statemachine.protocol_path import Path, make_path
+from statemachine.protocol_path import Path, make_path, rows
 
 from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
-from odsi_proto.statemachine.effects import Release, RequestFailed, Run
+from odsi_proto.statemachine.effects import Release, RequestFailed, Run, SendStep
 from odsi_proto.units import Micros
 from odsi_proto.wire.codepoints import ErrorCode, LateAction
 
@@ -95,3 +95,18 @@ def test_slack_is_what_is_left_less_the_planned_time_of_this_stage_and_those_aft
     path = opened(LateAction.CONTINUE, budgets_us=(4_000, 3_000))
     path.forge(path.header(0, remaining_us=Micros(remaining_us)))
     assert (run_of(path).remaining_us, run_of(path).slack_us) == (remaining_us, slack_us)
+
+
+@pytest.mark.spec("TIME-023")
+def test_a_step_that_is_sent_on_can_spare_what_the_stages_after_it_do_not_take() -> None:
+    path = opened(LateAction.CONTINUE, budgets_us=(4_000, 3_000))
+    payload = rows(1)
+    (sent,) = path.client.send_step(path.request, [5], payload, now=path.network.now)
+    assert isinstance(sent, SendStep)
+    assert sent.slack_us == sent.remaining_us - 7_000
+    path.network.perform(path.client, (sent,))
+    path.settle()
+    stage, run, now = path.stages[0], run_of(path), path.network.now
+    effects = stage.output(run.request, run.position, payload, started_us=now, finished_us=now, now=now)
+    (onward,) = [effect for effect in effects if isinstance(effect, SendStep)]
+    assert onward.slack_us == onward.remaining_us - 3_000
