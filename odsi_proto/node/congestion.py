@@ -19,17 +19,15 @@ grows by half each round trip until the queue stands at half the target; it then
 whose packets have seen that queue, as acknowledgements are one round trip old (RFC 9406 slows down for the
 same reason).
 
-**Loss.** A count of lost bytes, less 2 % of those acknowledged, rises only while loss is above 2 %. Past
-6 % of a window it halves the window once a round trip, as reno does, whatever the delay is. Single losses
-below that count as the end of a buffer too shallow to be seen as delay (or a policer's bucket): the window
+**Loss** (``loss_signal``). Above 2 % it halves the window once a round trip, as reno does, whatever the
+delay is. Single losses below that count as the end of a buffer too shallow to be seen as delay (or a policer's bucket): the window
 goes to 0.85 and remembers where loss began (BBRv2's inflight_hi); it waits below 0.93 of that mark for
 0.8 W round trips, reno's own sawtooth taking 0.5 W, then passes it at reno's pace. So such losses are
 rarer than reno's, and the buffer is rarely full when a deadline packet comes. Only when loss is several
-times as frequent as that sawtooth would make it at this window (four events within 0.75 W^2 packets), it
-can not be our doing: it is *background*, and costs no more than what stands in the queue. A halving ends
-that belief.
+times as frequent as that sawtooth would make it at this window, it can not be our doing: it is
+*background*, and costs no more than what stands in the queue. A halving ends that belief.
 
-**Competition.** If four reductions in a row bring the queue down by less than a quarter, it is somebody
+**Competition.** If five reductions in a row bring the queue down by less than a tenth, it is somebody
 else's: the window is restored and grows and halves as reno's for 1 s (then 2, 4, 8), or until the queue
 drains. A route that became longer looks the same until the base is 5 to 10 s old, and fares no worse.
 
@@ -50,6 +48,7 @@ from aioquic.quic.congestion.base import (
 )
 from aioquic.quic.packet_builder import QuicSentPacket
 
+from odsi_proto.node.loss_signal import LossSignal
 from odsi_proto.node.path_delay import PathDelay
 
 NAME = "delay"
@@ -76,22 +75,12 @@ STEP_WINDOWS_MAX = 1 / 16
 LIMITED = 0.5
 """Part of the window that has to be in flight for it to be in use (RFC 7661 section 4.3)."""
 
-FUTILE_CUTS = 4
-FUTILE_PART = 0.75
+FUTILE_CUTS = 5
+FUTILE_PART = 0.9
 FUTILE_PACKETS_MIN = 6
 """Windows below it may be the floor of several of our own flows on a slow link, not a competitor."""
 
 COMPETE_S_MIN, COMPETE_S_MAX = 1.0, 8.0
-
-LOSS_MAX = 0.02
-"""As BBRv2: reno is at 8 packets a round trip there, and no healthy path loses that much."""
-
-EXCESS_WINDOWS = 0.06
-EXCESS_PACKETS_MIN = 3
-"""Random loss of 1 % passes 6 % of 200 packets once in many hours; 10 % loss does in one round trip."""
-
-STARTUP_EXCESS_PACKETS = 5
-"""While the window grows by half each round trip, waiting costs more."""
 
 HALF = 0.5
 SOFT_CUT = 0.85
@@ -102,12 +91,6 @@ WAIT_STEP_WINDOWS = 2.0
 """The step from 0.85 to 0.93 of the mark: a tenth of a packet a round trip, more at small windows, where
 0.8 W round trips would be few anyway."""
 
-BACKGROUND_EVENTS = 4.0
-BACKGROUND_EVENTS_MAX = 6.0
-BACKGROUND_MEMORY = 0.75
-"""Of the window in packets, squared: the memory, in packets. A sawtooth of ours has about one event in it;
-four by chance are rare with independent flows and do not happen with flows that cut together."""
-
 SPREAD_FREE_S = 0.001
 SPREAD_FACTOR = 4
 """What spreads by 1 ms is acknowledgement delay. Beyond, the target rises by four mean deviations, as a
@@ -117,7 +100,7 @@ BURST_PACKETS = 8
 
 
 class DelayCongestionControl(QuicCongestionControl):
-    """See the module. Called as ``aioquic.quic.recovery`` 1.7.2 does: packets, then the sample, then losses."""
+    """See the module. Called as aioquic 1.7.2 does: packets, then the sample, then losses."""
 
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
@@ -162,11 +145,10 @@ class DelayCongestionControl(QuicCongestionControl):
         self._compete_s = COMPETE_S_MIN
 
         # Loss.
-        self._excess_bytes = 0.0
+        self._losses = LossSignal(max_datagram_size)
         self._mark_bytes = inf
         """The window at which loss began."""
         self._is_mark_hard = False
-        self._background_events = 0.0
 
     @property
     def queue_delay_s(self) -> float:
@@ -180,7 +162,7 @@ class DelayCongestionControl(QuicCongestionControl):
 
     @property
     def rate_bytes_s(self) -> float:
-        """What was delivered in the last rounds that used the window; the window's rate before, 0 at first."""
+        """What rounds that used the window delivered; the window's own rate before, 0 at first."""
         if self._rate_bytes_s or self._path.standing_s == inf:
             return self._rate_bytes_s
         return self._window_bytes / self._path.standing_s
@@ -232,8 +214,8 @@ class DelayCongestionControl(QuicCongestionControl):
         self._round_bytes += acked_bytes
         if path.queue_s > QUIET_S:
             self._is_quiet = False
-        if self._excess_bytes or self._background_events:
-            self._forget_losses(acked_bytes)
+        if not self._losses.is_silent:
+            self._losses.acked(acked_bytes, self._window_bytes)
         if acked_bytes + self._held_bytes > BURST_PACKETS * self._packet_bytes or self._held_bytes:
             self._hold(acked_bytes)
         if self._reduction:
@@ -250,35 +232,36 @@ class DelayCongestionControl(QuicCongestionControl):
             if packet.sent_time > self._reduced_s:
                 new_bytes += packet.sent_bytes
         self.bytes_in_flight -= lost_bytes
-        window_bytes, packet_bytes = self._window_bytes, self._packet_bytes
+        window_bytes = self._window_bytes
         is_startup = self._is_startup()
         # In startup the packets that were lost left one round trip ago, at a smaller window.
         at_bytes = window_bytes / (1 + STARTUP_GROWTH) if is_startup else window_bytes
-        limit_bytes = max(EXCESS_PACKETS_MIN * packet_bytes, EXCESS_WINDOWS * window_bytes)
-        if is_startup:
-            limit_bytes = STARTUP_EXCESS_PACKETS * packet_bytes
-        self._excess_bytes = min(2 * limit_bytes, self._excess_bytes + lost_bytes)
-        if self._excess_bytes > limit_bytes / 2:
+        excess = self._losses.lost(lost_bytes, window_bytes, is_startup=is_startup)
+        if excess > 0.5:
             self._quiet_rounds, self._step_packets = 0, 1.0
         is_softly_cut = self._reduction > 0 and not self._is_mark_hard
-        if self._excess_bytes > limit_bytes and (new_bytes or is_softly_cut):
+        if excess > 1 and (new_bytes or is_softly_cut):
             if new_bytes:
                 self._mark_bytes = at_bytes
-            self._is_mark_hard = True
-            self._background_events = 0.0
-            to_bytes = min(window_bytes, HALF * (window_bytes if is_startup else self._mark_bytes))
-            if is_startup:
-                # Far above a policer's rate half would be lost again and again; a round shows the rate.
-                to_bytes = min(to_bytes, max(self._delivered_bytes, window_bytes / 8))
-            self._reduce(now, to_bytes)
+            self._losses.disbelieve()
+            self._halve(now, is_startup)
         elif new_bytes:
             self._single_loss(now, at_bytes, new_bytes, is_startup)
 
+    def _halve(self, now: float, is_startup: bool) -> None:
+        window_bytes = self._window_bytes
+        if is_startup:
+            # Far above a policer's rate half would be lost again and again; a round shows the rate.
+            to_bytes = min(HALF * window_bytes, max(self._delivered_bytes, window_bytes / 8))
+        else:
+            to_bytes = min(window_bytes, HALF * self._mark_bytes)
+        self._is_mark_hard = True
+        self._reduce(now, to_bytes)
+
     def _single_loss(self, now: float, at_bytes: float, new_bytes: int, is_startup: bool) -> None:
         """Loss below the threshold: the end of a shallow buffer, or background."""
-        is_background = is_startup or self._has_background_loss()
-        events = new_bytes / self._packet_bytes if is_background else 1.0
-        self._background_events = min(BACKGROUND_EVENTS_MAX, self._background_events + events)
+        is_background = is_startup or self._losses.is_background
+        self._losses.event(new_bytes / self._packet_bytes if is_background else 1.0)
         path = self._path
         if not is_background:
             self._mark_bytes = at_bytes
@@ -286,14 +269,6 @@ class DelayCongestionControl(QuicCongestionControl):
             self._reduce(now, at_bytes * (HALF if self._is_competing else SOFT_CUT))
         elif path.queue_s > TARGET_S / 2 and not self._is_competing and not is_startup:
             self._reduce(now, at_bytes * path.base_s / path.standing_s)
-
-    def _has_background_loss(self) -> bool:
-        return self._background_events > BACKGROUND_EVENTS
-
-    def _forget_losses(self, acked_bytes: int) -> None:
-        self._excess_bytes = max(0.0, self._excess_bytes - LOSS_MAX * acked_bytes)
-        memory_bytes = BACKGROUND_MEMORY * self._window_bytes * self._window_bytes / self._packet_bytes
-        self._background_events *= max(0.0, 1 - acked_bytes / memory_bytes)
 
     def _is_startup(self) -> bool:
         return self.ssthresh is None or self._window_bytes < self.ssthresh
@@ -381,7 +356,7 @@ class DelayCongestionControl(QuicCongestionControl):
             if window_bytes > PASSED * mark_bytes:
                 self._mark_bytes = inf
                 self._step_packets = 1.0
-            elif window_bytes >= SOFT_CUT * mark_bytes and not self._has_background_loss():
+            elif window_bytes >= SOFT_CUT * mark_bytes and not self._losses.is_background:
                 step_packets = 1.0
                 if window_bytes < NEAR * mark_bytes and not self._is_mark_hard:
                     step_packets = max(WAIT_STEP_PACKETS, WAIT_STEP_WINDOWS * packet_bytes / window_bytes)
@@ -407,7 +382,7 @@ class DelayCongestionControl(QuicCongestionControl):
         self._publish()
 
     def _hold(self, acked_bytes: int) -> None:
-        """Let eight packets or half of what waits go, if enough is in flight for another to release the rest."""
+        """Let eight packets or half of what waits go, while enough is in flight to release the rest."""
         held_bytes = self._held_bytes + acked_bytes
         held_bytes -= max(BURST_PACKETS * self._packet_bytes, held_bytes >> 1)
         self._held_bytes = max(0, min(held_bytes, self.bytes_in_flight >> 1))
