@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,9 +55,6 @@ def _run(options: argparse.Namespace) -> int:
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: no such folder to write to")
     plt = plots.load_pyplot() if options.plots is not None else None
-    for name in [name for name in transports if not CONTENDERS[name].is_available]:
-        sys.stderr.write(f"{name} is not measured: no controller {CONTENDERS[name].congestion!r}\n")
-        transports.remove(name)
     facts = {"machine": report.machine(), "arguments": {"jobs": options.jobs}}
     cells = [Cell(scenario, transport) for scenario in wanted for transport in transports]
     found = _measure(cells, options.jobs)
@@ -102,7 +99,7 @@ def _measure(cells: Sequence[Cell], jobs: int) -> dict[Cell, Outcome]:
     whole = sum(cell.weight for cell in cells)
     found: dict[Cell, Outcome] = {}
     done = 0.0
-    for cell, outcome in run_all(cells, jobs):
+    for cell, outcome in _until_interrupted(run_all(cells, jobs)):
         found[cell] = outcome
         done += cell.weight
         took_s = time.monotonic() - began_s
@@ -114,6 +111,14 @@ def _measure(cells: Sequence[Cell], jobs: int) -> dict[Cell, Outcome]:
         )
         sys.stderr.flush()
     return found
+
+
+def _until_interrupted(outcomes: Iterator[tuple[Cell, Outcome]]) -> Iterator[tuple[Cell, Outcome]]:
+    """What is interrupted shows what it has."""
+    try:
+        yield from outcomes
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: what follows is of the runs before\n")
 
 
 def _base(options: argparse.Namespace, rate_mbit: float, rtt_ms: float, seed: int) -> Scenario:

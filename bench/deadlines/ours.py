@@ -44,9 +44,10 @@ class QueueTransport:
         self._timers_s[peer] = now_s  # to be looked at again
 
     def send_activation(self, peer: int, number: int, size_bytes: int, deadline_s: float) -> None:
-        """Queue a step."""
+        """Queue a step; as the node does, with half of the least round trip taken off for the way."""
         data = message(ACTIVATION, number, size_bytes)
-        self._queue.push(ConnectionId(peer), data, rank=Rank.STEP, deadline_s=deadline_s)
+        leaves_s = deadline_s - self._connections[peer]._loss._rtt_min / 2
+        self._queue.push(ConnectionId(peer), data, rank=Rank.STEP, deadline_s=leaves_s)
 
     def send_bulk(self, peer: int, flow: int, size_bytes: int) -> None:
         """Queue bytes that no deadline waits for."""

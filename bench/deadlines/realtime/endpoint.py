@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import bench.deadlines.contenders  # noqa: F401  # registers the node's controller
 from bench.deadlines.realtime.grpc_tcp import GrpcReceiver, GrpcSender
 from bench.deadlines.realtime.namespace import enter, send_file
 from bench.deadlines.realtime.quic_ours import OurReceiver, OurSender

@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from aioquic.quic.congestion.base import _factories
 from rich.console import Console
 from rich.table import Table
 
@@ -89,11 +88,7 @@ def _measure(
 ) -> tuple[Found, dict[str, str]]:
     """Every contender once in every round; what can not be had is left out, with the reason."""
     found: Found = {}
-    why_not = {
-        name: f"no controller {CONTENDERS[name].congestion!r}"
-        for name in wanted
-        if CONTENDERS[name].is_quic and CONTENDERS[name].congestion not in _factories
-    }
+    why_not: dict[str, str] = {}
     for number in range(rounds):
         for scenario in scenarios:
             for name in wanted:

@@ -11,7 +11,7 @@ from odsi_proto.node.config import TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.testing import make_signer
-from odsi_proto.units import ConnectionId, Micros
+from odsi_proto.units import ConnectionId, Micros, Slack
 
 
 class _Handler:
@@ -19,6 +19,7 @@ class _Handler:
 
     def __init__(self, arrivals: Arrivals | None) -> None:
         self.endpoint: QuicEndpoint
+        self.rtt_min_us = 0
         self.connected_any = asyncio.Event()
         self._arrivals = arrivals
 
@@ -37,7 +38,7 @@ class _Handler:
         raise AssertionError(f"a connection of the run ended: {reason}")
 
     def rtt_measured(self, connection: ConnectionId, rtt_min_us: Micros) -> None:
-        pass
+        self.rtt_min_us = int(rtt_min_us)
 
 
 class OurSender:
@@ -61,8 +62,8 @@ class OurSender:
         """As a step."""
         data = memoryview(message(ACTIVATION, number, size_bytes))
         header, payload = bytes(data[:HEADER_BYTES]), data[HEADER_BYTES:]
-        remaining_us = Micros(max(0, int(deadline_s * 1e6)))
-        self._endpoint.send_step(self._connections[0], header, payload, remaining_us)
+        slack_us = Slack(int(deadline_s * 1e6) - self._handler.rtt_min_us // 2)
+        self._endpoint.send_step(self._connections[0], header, payload, slack_us)
         self._endpoint.flush()
 
     def send_bulk(self, connection: int, flow: int) -> None:

@@ -33,7 +33,7 @@ class Contender(NamedTuple):
 
     @property
     def is_quic(self) -> bool:
-        """Whether aioquic is to know its controller."""
+        """Whether the controller is aioquic's business."""
         return not self.kind.startswith("grpc")
 
 
