@@ -1,20 +1,14 @@
 """The transports by name. Each is credited by itself: what two of them differ in is named here."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import NamedTuple
 
-from aioquic.quic.congestion.base import _factories
-
+import odsi_proto.node.congestion  # noqa: F401  # registers "delay" with aioquic
 from bench.deadlines.ours import QueueTransport
 from bench.deadlines.scenario import Scenario
 from bench.deadlines.transports import OrderedTransport, StockTransport, Transport
 from odsi_proto.node.uplink import Uplink
-
-with suppress(ImportError):  # registers the node's controller
-    import_module("odsi_proto.node.congestion")
 
 UPLINK_PART = 0.98
 """Of the rate of the bottleneck: what a careful operator would configure."""
@@ -30,11 +24,6 @@ class Contender(NamedTuple):
     def open(self, scenario: Scenario) -> Transport:
         """The sending side of a node in a scenario."""
         return self.build(scenario, self.congestion)
-
-    @property
-    def is_available(self) -> bool:
-        """Whether aioquic knows its controller."""
-        return self.congestion in _factories
 
 
 def _stock(scenario: Scenario, congestion: str) -> Transport:

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,17 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = _names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
-    transports = _names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
-    for name in [name for name in transports if not CONTENDERS[name].is_available]:
-        sys.stderr.write(f"{name} is not measured: no controller {CONTENDERS[name].congestion!r}\n")
-        transports.remove(name)
+    groups = names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
+    transports = names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
+    (judge,) = names(options.judge, CONTENDERS, "transport", {})
     wanted = [
         scenario
-        for rate_mbit in _numbers("--rates", options.rates, float)
-        for rtt_ms in _numbers("--rtts", options.rtts, float)
-        for seed in _numbers("--seeds", options.seeds, int)
-        for scenario in scenarios(names, _base(options, rate_mbit, rtt_ms, seed))
+        for rate_mbit in numbers("--rates", options.rates, float)
+        for rtt_ms in numbers("--rtts", options.rtts, float)
+        for seed in numbers("--seeds", options.seeds, int)
+        for scenario in scenarios(groups, _base(options, rate_mbit, rtt_ms, seed))
     ]
     for path in filter(None, (options.json, options.plots)):
         if not path.absolute().parent.is_dir():
@@ -61,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     cells = [Cell(scenario, transport) for scenario in wanted for transport in transports]
     found = _measure(cells, options.jobs)
     made = rows(found, wanted, transports)
-    judged = list(verdicts(made, ours=OURS, ours_with_reno=OURS_WITH_RENO, reno=STOCK))
+    judged = list(verdicts(made, ours=judge, ours_with_reno=OURS_WITH_RENO, reno=STOCK))
     # Piped output has no width of its own; a table is not cut.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     _show(console, made, facts, found)
@@ -101,7 +99,7 @@ def _measure(cells: Sequence[Cell], jobs: int) -> dict[Cell, Outcome]:
     whole = sum(cell.weight for cell in cells)
     found: dict[Cell, Outcome] = {}
     done = 0.0
-    for cell, outcome in run_all(cells, jobs):
+    for cell, outcome in _until_interrupted(run_all(cells, jobs)):
         found[cell] = outcome
         done += cell.weight
         took_s = time.monotonic() - began_s
@@ -113,6 +111,14 @@ def _measure(cells: Sequence[Cell], jobs: int) -> dict[Cell, Outcome]:
         )
         sys.stderr.flush()
     return found
+
+
+def _until_interrupted(outcomes: Iterator[tuple[Cell, Outcome]]) -> Iterator[tuple[Cell, Outcome]]:
+    """What is interrupted shows what it has."""
+    try:
+        yield from outcomes
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: what follows is of the runs before\n")
 
 
 def _base(options: argparse.Namespace, rate_mbit: float, rtt_ms: float, seed: int) -> Scenario:
@@ -134,14 +140,16 @@ def _base(options: argparse.Namespace, rate_mbit: float, rtt_ms: float, seed: in
     return base
 
 
-def _names(text: str, known: dict[str, Any], what: str, several: dict[str, tuple[str, ...]]) -> list[str]:
-    names = [each for name in text.split(",") for each in several.get(name, (name,))]
-    if unknown := [name for name in names if name not in known]:
+def names(text: str, known: dict[str, Any], what: str, several: dict[str, tuple[str, ...]]) -> list[str]:
+    """What a list by comma names; raises ``ConfigError`` for a name that is not known."""
+    found = [each for name in text.split(",") for each in several.get(name, (name,))]
+    if unknown := [name for name in found if name not in known]:
         raise ConfigError(f"no {what} {unknown[0]!r}: there are {', '.join([*several, *known])}")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(found))
 
 
-def _numbers(option: str, text: str, parse: Callable[[str], Value]) -> list[Value]:
+def numbers(option: str, text: str, parse: Callable[[str], Value]) -> list[Value]:
+    """What a list by comma says; raises ``ConfigError`` for what is no number."""
     try:
         return list(dict.fromkeys(parse(each) for each in text.split(",")))
     except ValueError:
@@ -171,5 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the cores")
     add("--json", type=Path, metavar="FILE", help="write everything, each seed by itself")
     add("--plots", type=Path, metavar="DIR", help="write SVG files; needs matplotlib")
+    add(
+        "--judge",
+        default=OURS,
+        metavar="TRANSPORT",
+        help=f"the one that has to reach the goals; default {OURS}",
+    )
     add("--strict", action="store_true", help="end with 1 if a goal failed")
     return parser

@@ -86,6 +86,7 @@ def rows(found: dict[Cell, Outcome], scenarios: Sequence[Scenario], transports: 
     for key in seedless:
         seeds = [scenario for scenario in scenarios if replace(scenario, seed=0) == key]
         for transport in transports:
-            outcomes = tuple(found[Cell(scenario, transport)] for scenario in seeds)
-            made.append(Row(seeds[0], transport, outcomes))
+            cells = [Cell(scenario, transport) for scenario in seeds]
+            if outcomes := tuple(found[cell] for cell in cells if cell in found):
+                made.append(Row(seeds[0], transport, outcomes))
     return made

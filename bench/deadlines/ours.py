@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from aioquic.quic.connection import QuicConnection
 
 from bench.deadlines.messages import ACTIVATION, message
-from bench.deadlines.peers import configuration, receiver_address
-from bench.deadlines.transports import NEVER_S, take_datagram, timer_of
+from bench.deadlines.peers import receiver_address
+from bench.deadlines.transports import NEVER_S, open_connection, take_datagram, timer_of
 from odsi_proto.node.connection import OrderedConnection
 from odsi_proto.node.send_queue import Rank, SendQueue
 from odsi_proto.node.uplink import Uplink
@@ -25,10 +25,8 @@ class QueueTransport:
         self._connections: list[OrderedConnection] = []
         self._peer_at = {receiver_address(peer): peer for peer in range(peers)}
         for peer in range(peers):
-            made = configuration(is_client=True, congestion=congestion, datagram_bytes=datagram_bytes)
-            quic = OrderedConnection(configuration=made)
+            quic = open_connection(OrderedConnection, peer, congestion, datagram_bytes)
             quic.trust()
-            quic.connect(receiver_address(peer), now=0.0)
             self._connections.append(quic)
             self._queue.add(ConnectionId(peer), quic)
         self._timers_s = [0.0] * peers
@@ -46,9 +44,10 @@ class QueueTransport:
         self._timers_s[peer] = now_s  # to be looked at again
 
     def send_activation(self, peer: int, number: int, size_bytes: int, deadline_s: float) -> None:
-        """Queue a step."""
+        """Queue a step; as the node does, with half of the least round trip taken off for the way."""
         data = message(ACTIVATION, number, size_bytes)
-        self._queue.push(ConnectionId(peer), data, rank=Rank.STEP, deadline_s=deadline_s)
+        leaves_s = deadline_s - self._connections[peer]._loss._rtt_min / 2
+        self._queue.push(ConnectionId(peer), data, rank=Rank.STEP, deadline_s=leaves_s)
 
     def send_bulk(self, peer: int, flow: int, size_bytes: int) -> None:
         """Queue bytes that no deadline waits for."""
@@ -56,22 +55,17 @@ class QueueTransport:
 
     def transmit(self, now_s: float) -> Iterable[tuple[int, bytes]]:
         """What the queue lets go."""
-        changed = set()
         for peer, timer_s in enumerate(self._timers_s):
             if timer_s <= now_s:
                 self._connections[peer].handle_timer(now_s)
                 self._queue.touch(ConnectionId(peer), now_s)
-                changed.add(peer)
         for datagram, address in self._queue.transmit(now_s):
-            peer = self._peer_at[address[0], address[1]]
-            changed.add(peer)
-            yield peer, datagram
+            yield self._peer_at[address[0], address[1]], datagram
         uplink_s = self._queue.next_time(now_s)
         self._uplink_s = NEVER_S if uplink_s is None else uplink_s
-        for peer in changed:
-            timer_s = timer_of(self._connections[peer])
-            # A timer that is still due is one for sending, of a connection that the uplink holds.
-            self._timers_s[peer] = timer_s if timer_s > now_s else self._uplink_s
+        for peer in self._queue.served:
+            self._timers_s[peer] = timer_of(self._connections[peer])
+        self._queue.served.clear()
 
     def next_time_s(self) -> float:
         """The first timer of a connection, or when the uplink has room again."""

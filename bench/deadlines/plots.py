@@ -60,18 +60,18 @@ def _latencies(plt: Any, path: Path, scenario: Scenario, rows: Sequence[Row]) ->
 
 
 def _queue(plt: Any, path: Path, scenario: Scenario, rows: Sequence[Row]) -> Path:
-    figure, axes = plt.subplots(figsize=(7.5, 4.2))
+    """One below the other: lines that saw between 0 and the depth would hide each other."""
+    figure, all_axes = plt.subplots(
+        len(rows), figsize=(7.5, 0.6 + 0.9 * len(rows)), sharex=True, sharey=True, squeeze=False
+    )
     count = int(QUEUE_SHOWN_S * 1e9 / QUEUE_PERIOD_NS)
-    for row in rows:
+    for (axes,), row in zip(all_axes, rows, strict=True):
         shown = row.outcomes[0].queue_ms[:count]
-        axes.plot(
-            [index * QUEUE_PERIOD_NS / 1e9 for index in range(len(shown))],
-            shown,
-            linewidth=0.8,
-            label=row.transport,
-        )
-    axes.set(xlabel="s", ylabel="queue at the bottleneck, ms")
-    return _finish(plt, figure, axes, path, scenario.label())
+        axes.plot([index * QUEUE_PERIOD_NS / 1e9 for index in range(len(shown))], shown, linewidth=0.8)
+        axes.set_ylabel(row.transport, rotation=0, ha="right", va="center", fontsize=8)
+    all_axes[-1][0].set_xlabel("s")
+    figure.suptitle(f"queue at the bottleneck, ms: {scenario.label()}", fontsize=8)
+    return _save(plt, figure, path)
 
 
 def _by_depth(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -101,7 +101,13 @@ def _depths(plt: Any, path: Path, rows: Sequence[Row]) -> Path:
 def _finish(plt: Any, figure: Any, axes: Any, path: Path, title: str) -> Path:
     axes.set_title(title, fontsize=8)
     axes.legend(fontsize=7)
+    for labels in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        labels(lambda value, _: f"{value:g}")
+    return _save(plt, figure, path)
+
+
+def _save(plt: Any, figure: Any, path: Path) -> Path:
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
     return path

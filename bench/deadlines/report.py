@@ -20,11 +20,12 @@ from bench.provenance import commit
 
 FORMAT = 1
 LEGEND = (
-    "late: part of the activations not complete at their deadline, those of the first part of the run "
-    "(start) by themselves; no loss: late although none of their packets was lost. p50, p99, max: latency in "
-    "ms. bulk: payload, and its part of what fits the link beside the activations. lost: of all packets of "
-    "the node. queue: of the bottleneck, ms, seen every 10 ms. Over several seeds: late and no loss of all, "
-    "p50 and bulk the median, p99 and max the worst."
+    "alone: what an activation takes on the empty path. late: part of the activations not complete at "
+    "their deadline, those of the first part of the run (start) by themselves; no loss: how many were "
+    "late although no packet of theirs was lost. p50, p99, max: latency in ms. bulk: payload, and its "
+    "part of what fits the link beside the activations. lost: of all packets of the node. queue: of the "
+    "bottleneck, ms, seen every 10 ms. Over several seeds: late and no loss of all, the median of p50 and "
+    "bulk, the worst p99 and max."
 )
 
 
@@ -43,7 +44,8 @@ def machine() -> dict[str, Any]:
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """One for each scenario."""
     for scenario, found in groupby(rows, key=lambda row: row.scenario):
-        table = Table(title=f"{scenario.group}: {scenario.label()}", title_justify="left", expand=False)
+        title = f"{scenario.group}: {scenario.label()}; {scenario.floor_ms:.1f} ms alone"
+        table = Table(title=title, title_justify="left")
         table.add_column("", no_wrap=True)
         heads = ["late", "start", "no loss", "p50", "p99", "max", "bulk Mbit/s", "share", "lost"]
         heads += ["queue p50", "p99"]

@@ -108,10 +108,9 @@ class Run:
 
     def _add_bulk(self) -> None:
         scenario = self._scenario
-        transfers = max(scenario.bulk, scenario.elsewhere)
-        for index in range(transfers):
+        for index in range(scenario.transfers):
             peer = 1 + index % scenario.elsewhere if scenario.elsewhere else 0
-            self._begin_bulk(self._node, peer, index + 1, scenario.pipe_bytes // transfers)
+            self._begin_bulk(self._node, peer, index + 1, scenario.pipe_bytes // scenario.transfers)
 
     def _begin_bulk(self, node: Node, peer: int, flow: int, share_bytes: int) -> None:
         bulk = _Bulk(node, peer, flow, share_bytes + CHUNK_BYTES)

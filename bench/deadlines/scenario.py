@@ -102,6 +102,11 @@ class Scenario:
         return 1 + self.elsewhere
 
     @property
+    def transfers(self) -> int:
+        """Bulk transfers of the node: every connection that is to carry bulk has one."""
+        return max(self.bulk, self.elsewhere) if self.bulk else 0
+
+    @property
     def has_loss(self) -> bool:
         """Whether packets are lost that no sender caused."""
         return self.loss > 0
@@ -118,7 +123,7 @@ class Scenario:
             after = f"{self.rate_after_mbit:g} Mbit/s {self.rtt_after_ms:g} ms"
             parts.append(f"from {self.change_at_s:g} s {after}")
         where = f" on {self.elsewhere} other" if self.elsewhere else ""
-        parts.append(f"bulk {self.bulk}{where}")
+        parts.append(f"bulk {self.transfers}{where}")
         if self.competitors:
             parts.append(f"against {self.competitors} {self.competing}")
         return ", ".join(parts)

@@ -7,7 +7,7 @@ aioquic are here, this project's is in :mod:`bench.deadlines.ours`, their names 
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.stream import QuicStream
@@ -16,6 +16,8 @@ from bench.deadlines.messages import ACTIVATION, message
 from bench.deadlines.peers import configuration, receiver_address
 
 NEVER_S = float("inf")
+
+Connection = TypeVar("Connection", bound=QuicConnection)
 
 
 class Transport(Protocol):
@@ -181,9 +183,7 @@ class RepeatableConnection(QuicConnection):
         self._ordered_queue = _OrderedQueue(streams)
 
 
-def open_connection(
-    kind: type[QuicConnection], peer: int, congestion: str, datagram_bytes: int
-) -> QuicConnection:
+def open_connection(kind: type[Connection], peer: int, congestion: str, datagram_bytes: int) -> Connection:
     """Start to dial a peer at time 0."""
     made = configuration(is_client=True, congestion=congestion, datagram_bytes=datagram_bytes)
     quic = kind(configuration=made)

@@ -16,7 +16,6 @@ from bench.deadlines.scenario import Queue, Scenario
 
 SHORT = Scenario(group="test", rate_mbit=5, depth_ms=40, duration_s=2, start_s=0.5, bulk=4, period_ms=50)
 
-AVAILABLE = [name for name, contender in CONTENDERS.items() if contender.is_available]
 BEST_EFFORT = [name for name in CONTENDERS if not name.startswith("odsi")]
 
 
@@ -39,7 +38,7 @@ def test_messages_are_found_however_the_stream_is_cut() -> None:
         ]
 
 
-@pytest.mark.parametrize("transport", AVAILABLE)
+@pytest.mark.parametrize("transport", CONTENDERS)
 def test_alone_on_a_free_path_every_activation_takes_what_the_path_takes(transport: str) -> None:
     # 8,192 bytes are seven packets, together 8,640 bytes with all headers: 13.8 ms at 5 Mbit/s, and
     # 10 ms on the way. Pacing adds a little: only 16 packets may leave at once.
