@@ -24,6 +24,7 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
+from odsi_proto.node.congestion import DelayCongestionControl
 from odsi_proto.node.credit import CreditedConnection
 
 Urgency: TypeAlias = tuple[int, float, int]
@@ -113,8 +114,16 @@ class OrderedConnection(CreditedConnection):
 
         A congestion controller that keeps an estimate of its own is believed instead.
         """
-        own: float | None = getattr(self._loss._cc, "queue_delay_s", None)
-        return own if own is not None else max(0.0, self._loss._rtt_latest - self._loss._rtt_min)
+        controller = self._loss._cc
+        if isinstance(controller, DelayCongestionControl):
+            return controller.queue_delay_s
+        return max(0.0, self._loss._rtt_latest - self._loss._rtt_min)
+
+    def give_way_at(self, queue_s: float) -> None:
+        """Let the congestion controller cut at a queue of ``queue_s``, if it is one that cuts at a queue."""
+        controller = self._loss._cc
+        if isinstance(controller, DelayCongestionControl):
+            controller.target_s = queue_s
 
     @property
     def datagram_bytes(self) -> int:

@@ -23,7 +23,6 @@ from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation,
 
 from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
-from odsi_proto.node import congestion  # noqa: F401  # registers "delay" with aioquic
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
 from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.connection import OrderedConnection

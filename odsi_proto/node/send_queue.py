@@ -27,6 +27,7 @@ from math import inf
 
 from aioquic.quic.connection import NetworkAddress
 
+from odsi_proto.node.congestion import TARGET_S
 from odsi_proto.node.connection import FIRST, OrderedConnection, Urgency
 from odsi_proto.node.uplink import STEPS_GO_ON_S, Uplink
 from odsi_proto.units import ConnectionId
@@ -58,6 +59,11 @@ _CLASS_ENDS: dict[int, Urgency] = {FIRST[0]: (Rank.STEP, -inf, 0), Rank.BULK: _L
 
 _TURN_BYTES_MAX = 32 << 10
 """Given to streams at once: more than a burst of the pacer, so that no turn ends for want of data."""
+
+STEPS_TARGET_S = 0.012
+"""The queue at which the delay controller of a connection without bulk gives way: three times that of one
+with bulk. Where they meet at one bottleneck bulk gives way first, on however many connections it is;
+each for itself, steps on one of five connections would get a fifth."""
 
 _PAYEES_MAX = 4
 """Messages tried for a floor: if the lanes of so many can not send, the next packet tries again."""
@@ -107,6 +113,8 @@ class Lane:
     waiting_bytes: int = 0
     step_s: float = -inf
     """When a step was sent on it last."""
+    bulk_s: float = -inf
+    """When bulk was."""
     step_wait_s: float = 0.0
     """How long the last step waited here for the congestion window."""
     rtt_s: float = 0.0
@@ -346,6 +354,10 @@ class SendQueue:
         lane.sent_bytes += sent_bytes
         if rank in {Rank.STEP, Rank.LATE}:
             lane.step_s = now
+        elif rank >= Rank.BULK:
+            lane.bulk_s = now
+        has_bulk = now - lane.bulk_s < STEPS_GO_ON_S
+        lane.quic.give_way_at(TARGET_S if has_bulk else STEPS_TARGET_S)
         self.uplink.spent(rank, sent_bytes, len(sent), now)
         for floored, part in FLOORS.items():
             if floored > rank and self._waiting[floored]:

@@ -33,7 +33,15 @@ class Peer:
 class Lanes:
     """One node with a connection to each of ``count`` peers."""
 
-    def __init__(self, count: int, *, uplink: Uplink | None = None, credit_bytes: int = 1 << 26) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        uplink: Uplink | None = None,
+        credit_bytes: int = 1 << 26,
+        congestion: str = "reno",
+    ) -> None:
+        self._congestion = congestion
         self.now = 0.0
         self.queue = SendQueue(uplink or Uplink(learns=False))
         self.peers: dict[ConnectionId, Peer] = {}
@@ -57,6 +65,7 @@ class Lanes:
                 max_stream_data=credit_bytes,
                 max_datagram_size=DATAGRAM_BYTES,
                 verify_mode=ssl.CERT_NONE,
+                congestion_control_algorithm=self._congestion,
             )
             for is_client in (True, False)
         )

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from node.lanes import Lanes
 
-from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank
+from odsi_proto.node.congestion import TARGET_S
+from odsi_proto.node.send_queue import DATAGRAM_BYTES, STEPS_TARGET_S, Rank
 from odsi_proto.node.uplink import Uplink
 from odsi_proto.units import ConnectionId
 
@@ -257,3 +258,16 @@ def test_every_message_arrives_whole_and_once_whatever_is_lost(
     }
     assert all(lane.waiting_bytes == 0 for lane in lanes.queue.lanes)
     assert DATAGRAM_BYTES * len(lanes.left) >= sum(len(data) for sent in expected.values() for data in sent)
+
+
+def test_a_connection_without_bulk_gives_way_to_a_queue_last() -> None:
+    """Each for itself, steps on one of nine connections get a ninth of a bottleneck that bulk fills."""
+    lanes = Lanes(2, congestion="delay")
+    step(lanes, ONE, b"", within_s=1)
+    lanes.queue.push(TWO, bytes(PACKET), rank=Rank.BULK)
+    lanes.ticks(2)
+    targets = {connection: quic._loss._cc.target_s for connection, quic in lanes.quics.items()}  # type: ignore[attr-defined]
+    assert targets == {ONE: STEPS_TARGET_S, TWO: TARGET_S}
+    lanes.queue.push(ONE, bytes(PACKET), rank=Rank.BULK)
+    lanes.ticks(2)
+    assert lanes.quics[ONE]._loss._cc.target_s == TARGET_S  # type: ignore[attr-defined]
