@@ -22,6 +22,7 @@ from aioquic.quic import events
 from aioquic.quic.connection import NetworkAddress, QuicNetworkPath
 from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketPacer
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from odsi_proto.node.congestion import DelayCongestionControl
@@ -32,6 +33,10 @@ Urgency: TypeAlias = tuple[int, float, int]
 
 FIRST: Urgency = (-1, 0.0, 0)
 """Of control streams and of whatever nobody gave an urgency: tiny, and before all else."""
+
+_BURST_PACKETS, _BURST_S = 4, 0.0015
+"""What may leave at once after a pause: as much as a timer that is late by a millisecond makes up for, or so
+many packets."""
 
 _FRAME_BYTES_MIN = 24
 """A packet with less room than this takes no further stream's data: a frame's header and a few bytes."""
@@ -48,6 +53,7 @@ class OrderedConnection(CreditedConnection):
         self.resent_frames = 0
         """Stream frames that were declared lost and went out again."""
         super().__init__(**configuration)
+        self._loss._pacer = _Pacer(max_datagram_size=self._max_datagram_size)
 
     # aioquic assigns to both names: what it puts there is replaced by ours.
 
@@ -150,6 +156,20 @@ class OrderedConnection(CreditedConnection):
             builder.max_flight_bytes = min(builder.max_flight_bytes, limit)
         self.builder = builder
         super()._write_application(builder, network_path, now)
+
+
+class _Pacer(QuicPacketPacer):
+    """aioquic's, with shorter bursts.
+
+    After a pause aioquic sends 16 packets at once: 8 ms at 20 Mbit/s, which a shallow queue does not take.
+    The eight packets of a step were the losses that kept the window small.
+    """
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        super().update_rate(congestion_window=congestion_window, smoothed_rtt=smoothed_rtt)
+        assert self.packet_time is not None
+        self.bucket_max = min(self.bucket_max, max(_BURST_PACKETS * self.packet_time, _BURST_S))
+        self.bucket_time = min(self.bucket_time, self.bucket_max)
 
 
 class _Service:

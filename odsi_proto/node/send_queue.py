@@ -91,8 +91,6 @@ class Message:
     """On the loop's clock; infinite where there is none."""
     number: int
     """Order of arrival."""
-    since_s: float = inf
-    """When it could have left first."""
     stream: int | None = None
     """Known once the first packet could leave."""
 
@@ -115,8 +113,6 @@ class Lane:
     """When a step was sent on it last."""
     bulk_s: float = -inf
     """When bulk was."""
-    step_wait_s: float = 0.0
-    """How long the last step waited here for the congestion window."""
     rtt_s: float = 0.0
     """The latest sample that was looked at."""
     sent_packets: int = 0
@@ -156,8 +152,6 @@ class SendQueue:
         self._ready: dict[ConnectionId, Lane] = {}
         self._held: dict[ConnectionId, Lane] = {}
         """Lanes that only the uplink keeps from sending."""
-        self._new: list[Message] = []
-        """Pushed since the last :meth:`transmit`."""
         self._numbers = count()
         self._waiting: dict[Rank, dict[int, Message]] = {rank: {} for rank in FLOORS}
         """By class with a floor, in order of arrival."""
@@ -201,7 +195,6 @@ class SendQueue:
         views = [memoryview(part).cast("B") for part in parts if len(part)]
         unsent_bytes = sum(view.nbytes for view in views)
         message = Message(connection, views, unsent_bytes, rank, deadline_s, next(self._numbers))
-        self._new.append(message)
         lane = self._lanes[connection]
         lane.waiting_bytes += unsent_bytes
         self._wait(lane, message)
@@ -228,7 +221,7 @@ class SendQueue:
         if rtt_s != lane.rtt_s:
             lane.rtt_s = rtt_s
             if now - lane.step_s < STEPS_GO_ON_S:
-                self.uplink.queue_seen(lane.quic.queue_delay_s + lane.step_wait_s, rtt_s, now)
+                self.uplink.queue_seen(lane.quic.queue_delay_s, rtt_s, now)
 
     def waiting_bytes(self, connection: ConnectionId) -> int:
         """Of messages that are not with a stream yet."""
@@ -244,9 +237,6 @@ class SendQueue:
 
         An exception is a bug in one lane, whose connection :attr:`turn` names; the others stay ready.
         """
-        for message in self._new:
-            message.since_s = now
-        self._new.clear()
         if self._held and self.uplink.allowance(Rank.BULK, now) > 0:
             self._ready.update(self._held)
             self._held.clear()
@@ -315,7 +305,7 @@ class SendQueue:
         while inside_bytes < room_bytes and (message := self._head(lane, now)) is not None:
             if message.urgency > rival or (message.stream is None and not quic.can_open):
                 break
-            given_bytes = self._give(lane, message, room_bytes - inside_bytes, now)
+            given_bytes = self._give(lane, message, room_bytes - inside_bytes)
             inside_bytes += given_bytes
             if not given_bytes:  # no credit on its stream: the next one may have
                 stuck.append(heappop(lane.waiting))
@@ -323,7 +313,7 @@ class SendQueue:
             heappush(lane.waiting, entry)
         return max(1, -(-inside_bytes // payload_bytes))
 
-    def _give(self, lane: Lane, message: Message, room_bytes: int, now: float) -> int:
+    def _give(self, lane: Lane, message: Message, room_bytes: int) -> int:
         """Write up to ``room_bytes`` of a message to its stream, which may be opened for it."""
         quic = lane.quic
         if message.stream is None:
@@ -344,8 +334,6 @@ class SendQueue:
         lane.waiting_bytes -= given_bytes
         if not message.unsent_bytes:
             self._forget(message)
-            if message.rank is Rank.STEP:
-                lane.step_wait_s = now - message.since_s
         return given_bytes
 
     def _account(self, lane: Lane, rank: int, sent: list[tuple[bytes, NetworkAddress]], now: float) -> None:
@@ -385,7 +373,7 @@ class SendQueue:
             return []
         if message.stream is None and not quic.can_open:
             return []
-        if not self._give(lane, message, quic.datagram_bytes - _OVERHEAD_BYTES, now):
+        if not self._give(lane, message, quic.datagram_bytes - _OVERHEAD_BYTES):
             return []
         assert message.stream is not None
         quic.rank(message.stream, FIRST)

@@ -4,8 +4,7 @@ Connections that share an uplink share its queue: bulk on one makes a step on an
 order inside each. Two remedies. A *configured* rate is a token bucket for everything but signalling: the
 queue then forms in the node, where it has an order. Without one the node *learns* what bulk may take:
 while steps are being sent, it gets what the uplink carries beside them, and a little less or more as the
-queue that steps meet, in the network or before their connection's window, is longer or shorter than a
-small target. Bulk that steps do not suffer from is left
+queue that steps meet is longer or shorter than a small target. Bulk that steps do not suffer from is left
 alone: where the least rate does not shorten the queue, somebody else fills it.
 
 The law of learning. Once in a round trip: what was sent a round trip ago, and by how much the queue grew,
