@@ -20,12 +20,12 @@ whose packets have seen that queue, as acknowledgements are one round trip old (
 same reason).
 
 **Loss** (``loss_signal``). Above 2 % it halves the window once a round trip, as reno does, whatever the
-delay is. Single losses below that count as the end of a buffer too shallow to be seen as delay (or a policer's bucket): the window
-goes to 0.85 and remembers where loss began (BBRv2's inflight_hi); it waits below 0.93 of that mark for
-0.8 W round trips, reno's own sawtooth taking 0.5 W, then passes it at reno's pace. So such losses are
-rarer than reno's, and the buffer is rarely full when a deadline packet comes. Only when loss is several
-times as frequent as that sawtooth would make it at this window, it can not be our doing: it is
-*background*, and costs no more than what stands in the queue. A halving ends that belief.
+delay is. A single loss below that counts as the end of a buffer too shallow to be seen as delay, or of a
+policer's bucket: the window goes to 0.85 and remembers where loss began (BBRv2's inflight_hi). It waits
+below 0.93 of that mark for 0.8 W round trips, reno's own sawtooth taking 0.5 W, then passes it at reno's
+pace. So such losses are rarer than reno's, and the buffer is rarely full when a deadline packet comes.
+Only when loss is several times as frequent as that sawtooth would make it at this window, it can not be
+our doing: it is *background*, and costs no more than what stands in the queue. A halving ends that belief.
 
 **Competition.** If five reductions in a row bring the queue down by less than a tenth, it is somebody
 else's: the window is restored and grows and halves as reno's for 1 s (then 2, 4, 8), or until the queue
