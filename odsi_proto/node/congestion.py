@@ -102,6 +102,39 @@ BURST_PACKETS = 8
 class DelayCongestionControl(QuicCongestionControl):
     """See the module. Called as aioquic 1.7.2 does: packets, then the sample, then losses."""
 
+    __slots__ = (
+        "_acked_bytes",
+        "_acked_sent_s",
+        "_best_before_bytes_s",
+        "_best_bytes_s",
+        "_compete_s",
+        "_compete_until_s",
+        "_cuts",
+        "_cuts_queue_s",
+        "_cuts_window_bytes",
+        "_delivered_bytes",
+        "_flight_bytes_max",
+        "_floor_bytes",
+        "_held_bytes",
+        "_is_competing",
+        "_is_limited",
+        "_is_mark_hard",
+        "_is_quiet",
+        "_losses",
+        "_mark_bytes",
+        "_packet_bytes",
+        "_path",
+        "_quiet_rounds",
+        "_rate_bytes_s",
+        "_reduced_s",
+        "_reduction",
+        "_round_began_s",
+        "_round_bytes",
+        "_shown_bytes",
+        "_step_packets",
+        "_window_bytes",
+    )
+
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self._packet_bytes = max_datagram_size
@@ -113,8 +146,8 @@ class DelayCongestionControl(QuicCongestionControl):
 
         # Since the last sample.
         self._acked_bytes = 0
-        self._fresh_bytes = 0
-        """Of packets sent after the last reduction."""
+        self._acked_sent_s = 0.0
+        """When the last acknowledged packet was sent."""
         self._held_bytes = 0
 
         # A reduction on its way.
@@ -176,20 +209,14 @@ class DelayCongestionControl(QuicCongestionControl):
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         """A packet is in flight."""
-        self.bytes_in_flight = flight_bytes = self.bytes_in_flight + packet.sent_bytes
-        self._flight_bytes_max = max(self._flight_bytes_max, flight_bytes)
+        self.bytes_in_flight += packet.sent_bytes
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        """A packet has arrived; all else waits for the sample that follows."""
+        """A packet has arrived; all else waits for the sample that follows the last of them."""
         sent_bytes = packet.sent_bytes
         self.bytes_in_flight -= sent_bytes
         self._acked_bytes += sent_bytes
-        sent_s = packet.sent_time
-        assert sent_s is not None  # it was sent
-        if sent_s > self._reduced_s:
-            self._fresh_bytes += sent_bytes
-        if sent_s >= self._round_began_s:
-            self._end_round(now)
+        self._acked_sent_s = packet.sent_time  # type: ignore[assignment]  # it was sent
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         """A probe time-out gave packets up: no congestion."""
@@ -209,9 +236,14 @@ class DelayCongestionControl(QuicCongestionControl):
         path = self._path
         if path.add(now, rtt):
             self._best_before_bytes_s, self._best_bytes_s = self._best_bytes_s, self._rate_bytes_s
-        acked_bytes, fresh_bytes = self._acked_bytes, self._fresh_bytes
-        self._acked_bytes = self._fresh_bytes = 0
+        acked_bytes, self._acked_bytes = self._acked_bytes, 0
         self._round_bytes += acked_bytes
+        # Nothing is sent while an acknowledgement is taken in, so flight was greatest before it.
+        flight_bytes = self.bytes_in_flight + acked_bytes
+        if flight_bytes > self._flight_bytes_max:
+            self._flight_bytes_max = flight_bytes
+        if self._acked_sent_s >= self._round_began_s:
+            self._end_round(now)
         if path.queue_s > QUIET_S:
             self._is_quiet = False
         if not self._losses.is_silent:
@@ -220,16 +252,15 @@ class DelayCongestionControl(QuicCongestionControl):
             self._hold(acked_bytes)
         if self._reduction:
             self._go_on_reducing(now, acked_bytes)
-        elif fresh_bytes and self._is_limited:
-            self._steer(now, fresh_bytes)
+        elif self._is_limited and self._acked_sent_s > self._reduced_s:
+            self._steer(now, acked_bytes)
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         """Losses were declared."""
         lost_bytes = new_bytes = 0
         for packet in packets:
             lost_bytes += packet.sent_bytes
-            assert packet.sent_time is not None  # it was sent
-            if packet.sent_time > self._reduced_s:
+            if packet.sent_time > self._reduced_s:  # type: ignore[operator]  # it was sent
                 new_bytes += packet.sent_bytes
         self.bytes_in_flight -= lost_bytes
         window_bytes = self._window_bytes
@@ -276,7 +307,7 @@ class DelayCongestionControl(QuicCongestionControl):
     def _end_round(self, now: float) -> None:
         self._is_limited = self._flight_bytes_max >= LIMITED * self.congestion_window
         self._flight_bytes_max = self.bytes_in_flight
-        self._delivered_bytes = self._round_bytes + self._acked_bytes
+        self._delivered_bytes = self._round_bytes
         if self._is_limited and now > self._round_began_s:
             rate_bytes_s = self._delivered_bytes / (now - self._round_began_s)
             before_bytes_s = self._rate_bytes_s
@@ -290,14 +321,14 @@ class DelayCongestionControl(QuicCongestionControl):
         else:
             self._quiet_rounds, self._step_packets = 0, 1.0
         self._is_quiet = True
-        self._round_bytes = -self._acked_bytes
+        self._round_bytes = 0
         self._round_began_s = now
 
-    def _steer(self, now: float, fresh_bytes: int) -> None:
+    def _steer(self, now: float, acked_bytes: int) -> None:
         """Outside a reduction, in a round that used the window: what the queue asks for."""
         path, window_bytes = self._path, self._window_bytes
         if self._is_competing and not self._ends_competing(now):
-            self._window_bytes += self._packet_bytes * fresh_bytes / window_bytes
+            self._window_bytes += self._packet_bytes * acked_bytes / window_bytes
             self._publish()
             return
         target_s = self._target_s()
@@ -313,7 +344,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self.ssthresh = int(CUT * drained_bytes)  # and back at startup's pace
         else:
             self._cuts = 0
-            self._grow(fresh_bytes)
+            self._grow(acked_bytes)
 
     def _target_s(self) -> float:
         pace_s = self._packet_bytes / max(self._best_bytes_s, self._best_before_bytes_s)
@@ -347,10 +378,10 @@ class DelayCongestionControl(QuicCongestionControl):
         self._cuts = 0
         return True
 
-    def _grow(self, fresh_bytes: int) -> None:
+    def _grow(self, acked_bytes: int) -> None:
         window_bytes, mark_bytes, packet_bytes = self._window_bytes, self._mark_bytes, self._packet_bytes
         if self._is_startup():
-            self._window_bytes += STARTUP_GROWTH * fresh_bytes
+            self._window_bytes += STARTUP_GROWTH * acked_bytes
         else:
             step_packets = self._step_packets
             if window_bytes > PASSED * mark_bytes:
@@ -360,7 +391,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 step_packets = 1.0
                 if SOFT_CUT <= window_bytes / mark_bytes < NEAR and not self._is_mark_hard:
                     step_packets = max(WAIT_STEP_PACKETS, WAIT_STEP_WINDOWS * packet_bytes / window_bytes)
-            self._window_bytes += step_packets * packet_bytes * fresh_bytes / window_bytes
+            self._window_bytes += step_packets * packet_bytes * acked_bytes / window_bytes
         self._publish()
 
     def _reduce(self, now: float, window_bytes: float, *, at_once: bool = False) -> None:
