@@ -48,6 +48,7 @@ from aioquic.quic.congestion.base import (
 )
 from aioquic.quic.packet_builder import QuicSentPacket
 
+from odsi_proto.node.delivery_rounds import DeliveryRounds
 from odsi_proto.node.loss_signal import LossSignal
 from odsi_proto.node.path_delay import PathDelay
 
@@ -71,9 +72,6 @@ QUIET_ROUNDS = 3
 QUIET_S = TARGET_S / 4
 STEP_WINDOWS_MAX = 1 / 16
 """Two round trips pass until a queue is seen: an eighth of the window at most is too much then."""
-
-LIMITED = 0.5
-"""Part of the window that has to be in flight for it to be in use (RFC 7661 section 4.3)."""
 
 FUTILE_CUTS = 5
 FUTILE_PART = 0.9
@@ -102,39 +100,6 @@ BURST_PACKETS = 8
 class DelayCongestionControl(QuicCongestionControl):
     """See the module. Called as aioquic 1.7.2 does: packets, then the sample, then losses."""
 
-    __slots__ = (
-        "_acked_bytes",
-        "_acked_sent_s",
-        "_best_before_bytes_s",
-        "_best_bytes_s",
-        "_compete_s",
-        "_compete_until_s",
-        "_cuts",
-        "_cuts_queue_s",
-        "_cuts_window_bytes",
-        "_delivered_bytes",
-        "_flight_bytes_max",
-        "_floor_bytes",
-        "_held_bytes",
-        "_is_competing",
-        "_is_limited",
-        "_is_mark_hard",
-        "_is_quiet",
-        "_losses",
-        "_mark_bytes",
-        "_packet_bytes",
-        "_path",
-        "_quiet_rounds",
-        "_rate_bytes_s",
-        "_reduced_s",
-        "_reduction",
-        "_round_began_s",
-        "_round_bytes",
-        "_shown_bytes",
-        "_step_packets",
-        "_window_bytes",
-    )
-
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self._packet_bytes = max_datagram_size
@@ -157,17 +122,11 @@ class DelayCongestionControl(QuicCongestionControl):
         self._reduction = 0.0
         """Part of what is acknowledged that is not sent again; 0 when no reduction is on its way."""
 
-        # Rounds: from a packet sent to its acknowledgement.
-        self._round_began_s = 0.0
-        self._round_bytes = 0
-        self._delivered_bytes = 0
-        self._flight_bytes_max = 0
-        self._is_limited = True
+        # Growth.
+        self._rounds = DeliveryRounds()
         self._is_quiet = True
         self._quiet_rounds = 0
         self._step_packets = 1.0
-        self._rate_bytes_s = 0.0
-        self._best_bytes_s = self._best_before_bytes_s = 1.0
 
         # Competition.
         self._cuts = 0
@@ -196,8 +155,9 @@ class DelayCongestionControl(QuicCongestionControl):
     @property
     def rate_bytes_s(self) -> float:
         """What rounds that used the window delivered; the window's own rate before, 0 at first."""
-        if self._rate_bytes_s or self._path.standing_s == inf:
-            return self._rate_bytes_s
+        rate_bytes_s = self._rounds.rate_bytes_s
+        if rate_bytes_s or self._path.standing_s == inf:
+            return rate_bytes_s
         return self._window_bytes / self._path.standing_s
 
     @property
@@ -233,26 +193,27 @@ class DelayCongestionControl(QuicCongestionControl):
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         """One acknowledgement is taken in: estimate, then cut or grow."""
-        path = self._path
-        if path.add(now, rtt):
-            self._best_before_bytes_s, self._best_bytes_s = self._best_bytes_s, self._rate_bytes_s
+        path, rounds = self._path, self._rounds
         acked_bytes, self._acked_bytes = self._acked_bytes, 0
-        self._round_bytes += acked_bytes
-        # Nothing is sent while an acknowledgement is taken in, so flight was greatest before it.
-        flight_bytes = self.bytes_in_flight + acked_bytes
-        if flight_bytes > self._flight_bytes_max:
-            self._flight_bytes_max = flight_bytes
-        if self._acked_sent_s >= self._round_began_s:
-            self._end_round(now)
+        if path.add(now, rtt):
+            rounds.forget_best()
         if path.queue_s > QUIET_S:
             self._is_quiet = False
+        if rounds.add(
+            now,
+            acked_bytes=acked_bytes,
+            sent_s=self._acked_sent_s,
+            flight_bytes=self.bytes_in_flight + acked_bytes,
+            window_bytes=self.congestion_window,
+        ):
+            self._end_round()
         if not self._losses.is_silent:
             self._losses.acked(acked_bytes, self._window_bytes)
         if acked_bytes + self._held_bytes > BURST_PACKETS * self._packet_bytes or self._held_bytes:
             self._hold(acked_bytes)
         if self._reduction:
             self._go_on_reducing(now, acked_bytes)
-        elif self._is_limited and self._acked_sent_s > self._reduced_s:
+        elif rounds.is_limited and self._acked_sent_s > self._reduced_s:
             self._steer(now, acked_bytes)
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
@@ -283,7 +244,7 @@ class DelayCongestionControl(QuicCongestionControl):
         window_bytes = self._window_bytes
         if is_startup:
             # Far above a policer's rate half would be lost again and again; a round shows the rate.
-            to_bytes = min(HALF * window_bytes, max(self._delivered_bytes, window_bytes / 8))
+            to_bytes = min(HALF * window_bytes, max(self._rounds.delivered_bytes, window_bytes / 8))
         else:
             to_bytes = min(window_bytes, HALF * self._mark_bytes)
         self._is_mark_hard = True
@@ -304,16 +265,9 @@ class DelayCongestionControl(QuicCongestionControl):
     def _is_startup(self) -> bool:
         return self.ssthresh is None or self._window_bytes < self.ssthresh
 
-    def _end_round(self, now: float) -> None:
-        self._is_limited = self._flight_bytes_max >= LIMITED * self.congestion_window
-        self._flight_bytes_max = self.bytes_in_flight
-        self._delivered_bytes = self._round_bytes
-        if self._is_limited and now > self._round_began_s:
-            rate_bytes_s = self._delivered_bytes / (now - self._round_began_s)
-            before_bytes_s = self._rate_bytes_s
-            self._rate_bytes_s = (before_bytes_s + rate_bytes_s) / 2 if before_bytes_s else rate_bytes_s
-            self._best_bytes_s = max(self._best_bytes_s, rate_bytes_s)
-        if self._is_quiet and self._is_limited:
+    def _end_round(self) -> None:
+        """Step further after rounds that showed no queue at all."""
+        if self._is_quiet and self._rounds.is_limited:
             self._quiet_rounds += 1
             if self._quiet_rounds > QUIET_ROUNDS:
                 most_packets = self._window_bytes * STEP_WINDOWS_MAX / self._packet_bytes
@@ -321,8 +275,6 @@ class DelayCongestionControl(QuicCongestionControl):
         else:
             self._quiet_rounds, self._step_packets = 0, 1.0
         self._is_quiet = True
-        self._round_bytes = 0
-        self._round_began_s = now
 
     def _steer(self, now: float, acked_bytes: int) -> None:
         """Outside a reduction, in a round that used the window: what the queue asks for."""
@@ -347,7 +299,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._grow(acked_bytes)
 
     def _target_s(self) -> float:
-        pace_s = self._packet_bytes / max(self._best_bytes_s, self._best_before_bytes_s)
+        pace_s = self._packet_bytes / self._rounds.best_bytes_s
         spread_s = self._path.spread_s - SPREAD_FREE_S - pace_s
         return TARGET_S + pace_s + (SPREAD_FACTOR * spread_s if spread_s > 0 else 0.0)
 
