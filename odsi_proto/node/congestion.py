@@ -20,12 +20,12 @@ whose packets have seen that queue, as acknowledgements are one round trip old (
 same reason).
 
 **Loss** (``loss_signal``). Above 2 % it halves the window once a round trip, as reno does, whatever the
-delay is. Single losses below that count as the end of a buffer too shallow to be seen as delay (or a policer's bucket): the window
-goes to 0.85 and remembers where loss began (BBRv2's inflight_hi); it waits below 0.93 of that mark for
-0.8 W round trips, reno's own sawtooth taking 0.5 W, then passes it at reno's pace. So such losses are
-rarer than reno's, and the buffer is rarely full when a deadline packet comes. Only when loss is several
-times as frequent as that sawtooth would make it at this window, it can not be our doing: it is
-*background*, and costs no more than what stands in the queue. A halving ends that belief.
+delay is. A single loss below that counts as the end of a buffer too shallow to be seen as delay, or of a
+policer's bucket: the window goes to 0.85 and remembers where loss began (BBRv2's inflight_hi). It waits
+below 0.93 of that mark for 0.8 W round trips, reno's own sawtooth taking 0.5 W, then passes it at reno's
+pace. So such losses are rarer than reno's, and the buffer is rarely full when a deadline packet comes.
+Only when loss is several times as frequent as that sawtooth would make it at this window, it can not be
+our doing: it is *background*, and costs no more than what stands in the queue. A halving ends that belief.
 
 **Competition.** If five reductions in a row bring the queue down by less than a tenth, it is somebody
 else's: the window is restored and grows and halves as reno's for 1 s (then 2, 4, 8), or until the queue
@@ -48,6 +48,7 @@ from aioquic.quic.congestion.base import (
 )
 from aioquic.quic.packet_builder import QuicSentPacket
 
+from odsi_proto.node.delivery_rounds import DeliveryRounds
 from odsi_proto.node.loss_signal import LossSignal
 from odsi_proto.node.path_delay import PathDelay
 
@@ -71,9 +72,6 @@ QUIET_ROUNDS = 3
 QUIET_S = TARGET_S / 4
 STEP_WINDOWS_MAX = 1 / 16
 """Two round trips pass until a queue is seen: an eighth of the window at most is too much then."""
-
-LIMITED = 0.5
-"""Part of the window that has to be in flight for it to be in use (RFC 7661 section 4.3)."""
 
 FUTILE_CUTS = 5
 FUTILE_PART = 0.9
@@ -115,8 +113,8 @@ class DelayCongestionControl(QuicCongestionControl):
 
         # Since the last sample.
         self._acked_bytes = 0
-        self._fresh_bytes = 0
-        """Of packets sent after the last reduction."""
+        self._acked_sent_s = 0.0
+        """When the last acknowledged packet was sent."""
         self._held_bytes = 0
 
         # A reduction on its way.
@@ -126,17 +124,11 @@ class DelayCongestionControl(QuicCongestionControl):
         self._reduction = 0.0
         """Part of what is acknowledged that is not sent again; 0 when no reduction is on its way."""
 
-        # Rounds: from a packet sent to its acknowledgement.
-        self._round_began_s = 0.0
-        self._round_bytes = 0
-        self._delivered_bytes = 0
-        self._flight_bytes_max = 0
-        self._is_limited = True
+        # Growth.
+        self._rounds = DeliveryRounds()
         self._is_quiet = True
         self._quiet_rounds = 0
         self._step_packets = 1.0
-        self._rate_bytes_s = 0.0
-        self._best_bytes_s = self._best_before_bytes_s = 1.0
 
         # Competition.
         self._cuts = 0
@@ -165,8 +157,9 @@ class DelayCongestionControl(QuicCongestionControl):
     @property
     def rate_bytes_s(self) -> float:
         """What rounds that used the window delivered; the window's own rate before, 0 at first."""
-        if self._rate_bytes_s or self._path.standing_s == inf:
-            return self._rate_bytes_s
+        rate_bytes_s = self._rounds.rate_bytes_s
+        if rate_bytes_s or self._path.standing_s == inf:
+            return rate_bytes_s
         return self._window_bytes / self._path.standing_s
 
     @property
@@ -178,20 +171,14 @@ class DelayCongestionControl(QuicCongestionControl):
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         """A packet is in flight."""
-        self.bytes_in_flight = flight_bytes = self.bytes_in_flight + packet.sent_bytes
-        self._flight_bytes_max = max(self._flight_bytes_max, flight_bytes)
+        self.bytes_in_flight += packet.sent_bytes
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        """A packet has arrived; all else waits for the sample that follows."""
+        """A packet has arrived; all else waits for the sample that follows the last of them."""
         sent_bytes = packet.sent_bytes
         self.bytes_in_flight -= sent_bytes
         self._acked_bytes += sent_bytes
-        sent_s = packet.sent_time
-        assert sent_s is not None  # it was sent
-        if sent_s > self._reduced_s:
-            self._fresh_bytes += sent_bytes
-        if sent_s >= self._round_began_s:
-            self._end_round(now)
+        self._acked_sent_s = packet.sent_time  # type: ignore[assignment]  # it was sent
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         """A probe time-out gave packets up: no congestion."""
@@ -208,30 +195,35 @@ class DelayCongestionControl(QuicCongestionControl):
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         """One acknowledgement is taken in: estimate, then cut or grow."""
-        path = self._path
+        path, rounds = self._path, self._rounds
+        acked_bytes, self._acked_bytes = self._acked_bytes, 0
         if path.add(now, rtt):
-            self._best_before_bytes_s, self._best_bytes_s = self._best_bytes_s, self._rate_bytes_s
-        acked_bytes, fresh_bytes = self._acked_bytes, self._fresh_bytes
-        self._acked_bytes = self._fresh_bytes = 0
-        self._round_bytes += acked_bytes
+            rounds.forget_best()
         if path.queue_s > QUIET_S:
             self._is_quiet = False
+        if rounds.add(
+            now,
+            acked_bytes=acked_bytes,
+            sent_s=self._acked_sent_s,
+            flight_bytes=self.bytes_in_flight + acked_bytes,
+            window_bytes=self.congestion_window,
+        ):
+            self._end_round()
         if not self._losses.is_silent:
             self._losses.acked(acked_bytes, self._window_bytes)
         if acked_bytes + self._held_bytes > BURST_PACKETS * self._packet_bytes or self._held_bytes:
             self._hold(acked_bytes)
         if self._reduction:
             self._go_on_reducing(now, acked_bytes)
-        elif fresh_bytes and self._is_limited:
-            self._steer(now, fresh_bytes)
+        elif rounds.is_limited and self._acked_sent_s > self._reduced_s:
+            self._steer(now, acked_bytes)
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         """Losses were declared."""
         lost_bytes = new_bytes = 0
         for packet in packets:
             lost_bytes += packet.sent_bytes
-            assert packet.sent_time is not None  # it was sent
-            if packet.sent_time > self._reduced_s:
+            if packet.sent_time > self._reduced_s:  # type: ignore[operator]  # it was sent
                 new_bytes += packet.sent_bytes
         self.bytes_in_flight -= lost_bytes
         window_bytes = self._window_bytes
@@ -254,7 +246,7 @@ class DelayCongestionControl(QuicCongestionControl):
         window_bytes = self._window_bytes
         if is_startup:
             # Far above a policer's rate half would be lost again and again; a round shows the rate.
-            to_bytes = min(HALF * window_bytes, max(self._delivered_bytes, window_bytes / 8))
+            to_bytes = min(HALF * window_bytes, max(self._rounds.delivered_bytes, window_bytes / 8))
         else:
             to_bytes = min(window_bytes, HALF * self._mark_bytes)
         self._is_mark_hard = True
@@ -275,16 +267,9 @@ class DelayCongestionControl(QuicCongestionControl):
     def _is_startup(self) -> bool:
         return self.ssthresh is None or self._window_bytes < self.ssthresh
 
-    def _end_round(self, now: float) -> None:
-        self._is_limited = self._flight_bytes_max >= LIMITED * self.congestion_window
-        self._flight_bytes_max = self.bytes_in_flight
-        self._delivered_bytes = self._round_bytes + self._acked_bytes
-        if self._is_limited and now > self._round_began_s:
-            rate_bytes_s = self._delivered_bytes / (now - self._round_began_s)
-            before_bytes_s = self._rate_bytes_s
-            self._rate_bytes_s = (before_bytes_s + rate_bytes_s) / 2 if before_bytes_s else rate_bytes_s
-            self._best_bytes_s = max(self._best_bytes_s, rate_bytes_s)
-        if self._is_quiet and self._is_limited:
+    def _end_round(self) -> None:
+        """Step further after rounds that showed no queue at all."""
+        if self._is_quiet and self._rounds.is_limited:
             self._quiet_rounds += 1
             if self._quiet_rounds > QUIET_ROUNDS:
                 most_packets = self._window_bytes * STEP_WINDOWS_MAX / self._packet_bytes
@@ -292,14 +277,12 @@ class DelayCongestionControl(QuicCongestionControl):
         else:
             self._quiet_rounds, self._step_packets = 0, 1.0
         self._is_quiet = True
-        self._round_bytes = -self._acked_bytes
-        self._round_began_s = now
 
-    def _steer(self, now: float, fresh_bytes: int) -> None:
+    def _steer(self, now: float, acked_bytes: int) -> None:
         """Outside a reduction, in a round that used the window: what the queue asks for."""
         path, window_bytes = self._path, self._window_bytes
         if self._is_competing and not self._ends_competing(now):
-            self._window_bytes += self._packet_bytes * fresh_bytes / window_bytes
+            self._window_bytes += self._packet_bytes * acked_bytes / window_bytes
             self._publish()
             return
         target_s = self._target_s()
@@ -315,10 +298,10 @@ class DelayCongestionControl(QuicCongestionControl):
             self.ssthresh = int(CUT * drained_bytes)  # and back at startup's pace
         else:
             self._cuts = 0
-            self._grow(fresh_bytes)
+            self._grow(acked_bytes)
 
     def _target_s(self) -> float:
-        pace_s = self._packet_bytes / max(self._best_bytes_s, self._best_before_bytes_s)
+        pace_s = self._packet_bytes / self._rounds.best_bytes_s
         spread_s = self._path.spread_s - SPREAD_FREE_S - pace_s
         return self.target_s + pace_s + (SPREAD_FACTOR * spread_s if spread_s > 0 else 0.0)
 
@@ -349,10 +332,10 @@ class DelayCongestionControl(QuicCongestionControl):
         self._cuts = 0
         return True
 
-    def _grow(self, fresh_bytes: int) -> None:
+    def _grow(self, acked_bytes: int) -> None:
         window_bytes, mark_bytes, packet_bytes = self._window_bytes, self._mark_bytes, self._packet_bytes
         if self._is_startup():
-            self._window_bytes += STARTUP_GROWTH * fresh_bytes
+            self._window_bytes += STARTUP_GROWTH * acked_bytes
         else:
             step_packets = self._step_packets
             if window_bytes > PASSED * mark_bytes:
@@ -362,7 +345,7 @@ class DelayCongestionControl(QuicCongestionControl):
                 step_packets = 1.0
                 if SOFT_CUT <= window_bytes / mark_bytes < NEAR and not self._is_mark_hard:
                     step_packets = max(WAIT_STEP_PACKETS, WAIT_STEP_WINDOWS * packet_bytes / window_bytes)
-            self._window_bytes += step_packets * packet_bytes * fresh_bytes / window_bytes
+            self._window_bytes += step_packets * packet_bytes * acked_bytes / window_bytes
         self._publish()
 
     def _reduce(self, now: float, window_bytes: float, *, at_once: bool = False) -> None:
