@@ -15,9 +15,9 @@ seen for 5 s (``path_delay``), one deeper cut shows it.
 
 **Growth** is one packet a round trip. After three rounds without any queue the step doubles each round, up
 to a sixteenth of the window: capacity that became free is taken in tens of round trips. A new connection
-grows by half each round trip until the queue stands at half the target; it then goes back to the window
-whose packets have seen that queue, as acknowledgements are one round trip old (RFC 9406 slows down for the
-same reason).
+grows by a third each round trip until the queue stands at a third of the target; it then goes back to the
+window whose packets have seen that queue, as acknowledgements are one round trip old (RFC 9406 slows down
+for the same reason).
 
 **Loss** (``loss_signal``). Above 2 % it halves the window once a round trip, as reno does, whatever the
 delay is. A single loss below that counts as the end of a buffer too shallow to be seen as delay, or of a
@@ -64,9 +64,13 @@ CUT = 0.95
 DRAIN = 0.75
 """The same where the base was not seen for a window: below it even if it is a third too high."""
 
-STARTUP_GROWTH = 0.5
-"""Of what is acknowledged. Doubling would leave a queue of one round trip when it is noticed, this one of
-half: 10 ms at 20 ms, which a deadline of 30 ms survives. It costs three round trips more to 250 kB."""
+STARTUP_GROWTH = 1 / 3
+"""Of what is acknowledged. It is noticed one round trip late that the path is full; doubling would leave a
+queue of a whole round trip then, this a third: 7 ms at 20 ms, which a deadline of 30 ms survives and a FIFO
+of 10 ms takes. 250 kB are reached after 10 round trips instead of 4."""
+
+STARTUP_TARGETS = 1 / 3
+"""Part of the target that ends startup: above the spread of a quiet path, and early enough."""
 
 QUIET_ROUNDS = 3
 QUIET_S = TARGET_S / 4
@@ -75,8 +79,8 @@ STEP_WINDOWS_MAX = 1 / 16
 
 FUTILE_CUTS = 5
 FUTILE_PART = 0.9
-FUTILE_PACKETS_MIN = 6
-"""Windows below it may be the floor of several of our own flows on a slow link, not a competitor."""
+FUTILE_PACKETS_MIN = 8
+"""Smaller windows may be those of several of our own flows on a slow link, which can not cut further."""
 
 COMPETE_S_MIN, COMPETE_S_MAX = 1.0, 8.0
 
@@ -90,9 +94,9 @@ WAIT_STEP_WINDOWS = 2.0
 0.8 W round trips would be few anyway."""
 
 SPREAD_FREE_S = 0.001
-SPREAD_FACTOR = 4
-"""What spreads by 1 ms is acknowledgement delay. Beyond, the target rises by four mean deviations, as a
-retransmission time-out does (RFC 6298)."""
+SPREAD_FACTOR = 8
+"""What spreads by 1 ms is acknowledgement delay. Beyond, the target rises: packets keep their order, so the
+few samples of a quarter round trip are alike, and their mean spread is an eighth of what delay varies by."""
 
 BURST_PACKETS = 8
 
@@ -288,7 +292,7 @@ class DelayCongestionControl(QuicCongestionControl):
             return
         target_s = self._target_s()
         queue_s = path.queue_s
-        if queue_s > target_s / 2 and self._is_startup():
+        if queue_s > STARTUP_TARGETS * target_s and self._is_startup():
             self._reduce(now, window_bytes / (1 + STARTUP_GROWTH) * path.base_s / path.standing_s)
         elif queue_s > target_s:
             self._cut(now)

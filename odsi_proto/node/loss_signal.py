@@ -20,7 +20,7 @@ EXCESS_PACKETS_MIN = 3
 EXCESS_ABOVE = 0.25
 
 STARTUP_EXCESS_PACKETS = 5
-"""While the window grows by half each round trip, waiting costs more."""
+"""While the window grows by a third each round trip, waiting costs more."""
 
 EVENTS_MAX = 4.0
 EVENTS_KEPT_MAX = 6.0

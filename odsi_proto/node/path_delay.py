@@ -8,8 +8,9 @@ Three figures, each from O(1) state and samples alone:
 - *base*, the least sample of the last 5 to 10 s. A minimum for ever would take a route that became longer
   for a queue; one that is simply forgotten would take a standing queue for the route. So the caller is
   told when a whole window has passed without the base being seen again, and drains the queue once.
-- *spread*, how far samples lie above standing, the greatest mean of the last windows. Where the path
-  itself varies (radio, a busy peer), delay up to a few times this is no queue.
+- *spread*, how far the samples of a quarter round trip lie above the least of them, the greatest mean of
+  the last windows. Where the path itself varies (radio, a busy peer), delay of a few times this is no
+  queue. A queue that grows or a step leaves no trace in it: they vary from one quarter to the next.
 """
 
 from math import inf
@@ -26,7 +27,8 @@ BUCKET_SAMPLES_MIN = 4
 """Standing is the least of at least four samples: at a window of a few packets two of them, far apart,
 say nothing of a path that varies."""
 
-SPREAD_GAIN = 1 / 64
+SPREAD_GAIN = 1 / 16
+"""A quarter round trip each: four round trips, as RFC 6298 has for the variation."""
 
 
 class PathDelay:
@@ -40,6 +42,7 @@ class PathDelay:
         "_recent_before_s",
         "_recent_s",
         "_samples",
+        "_samples_s",
         "_spread_before_s",
         "_spread_s",
         "_window_began_s",
@@ -62,11 +65,12 @@ class PathDelay:
         self._recent_s = self._recent_before_s = inf
         self._bucket_ends_s = 0.0
         self._samples = 0
+        self._samples_s = 0.0
         self._mean_spread_s = self._spread_s = self._spread_before_s = 0.0
 
     @property
     def spread_s(self) -> float:
-        """How far samples lie above standing, at worst in the last 5 to 10 s."""
+        """How far samples lie above the least of their quarter, at worst in the last 5 to 10 s."""
         return max(self._spread_s, self._spread_before_s)
 
     def add(self, now_s: float, rtt_s: float) -> bool:
@@ -82,21 +86,22 @@ class PathDelay:
         elif now_s - self._window_began_s > WINDOW_S:
             is_window_over = True
             self._next_window(now_s, rtt_s)
-        self._samples += 1
         if now_s >= self._bucket_ends_s and self._samples >= BUCKET_SAMPLES_MIN:
-            self._samples = 0
-            self._recent_before_s, self._recent_s = self._recent_s, rtt_s
-            self._bucket_ends_s = now_s + max(self.base_s / 4, BUCKET_S_MIN)
-        elif rtt_s < self._recent_s:
-            self._recent_s = rtt_s
-        before_s, recent_s = self._recent_before_s, self._recent_s
-        self.standing_s = standing_s = min(before_s, recent_s)
-        self.queue_s = standing_s - self.base_s
-        self._mean_spread_s = spread_s = (
-            self._mean_spread_s + (rtt_s - standing_s - self._mean_spread_s) * SPREAD_GAIN
-        )
-        self._spread_s = max(self._spread_s, spread_s)
+            self._next_bucket(now_s)
+        self._samples += 1
+        self._samples_s += rtt_s
+        self._recent_s = min(self._recent_s, rtt_s)
+        self.standing_s = min(self._recent_s, self._recent_before_s)
+        self.queue_s = self.standing_s - self.base_s
         return is_window_over
+
+    def _next_bucket(self, now_s: float) -> None:
+        spread_s = self._samples_s / self._samples - self._recent_s
+        self._mean_spread_s += (spread_s - self._mean_spread_s) * SPREAD_GAIN
+        self._spread_s = max(self._spread_s, self._mean_spread_s)
+        self._recent_before_s, self._recent_s = self._recent_s, inf
+        self._samples, self._samples_s = 0, 0.0
+        self._bucket_ends_s = now_s + max(self.base_s / 4, BUCKET_S_MIN)
 
     def _next_window(self, now_s: float, rtt_s: float) -> None:
         # After an idle time only one window has passed: one sample alone never becomes the base.
