@@ -4,7 +4,6 @@ import math
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -58,25 +57,19 @@ class Row:
         return self.total(lambda outcome: outcome.misses) / activations if activations else math.nan
 
 
-def run_cell(cell: Cell) -> Outcome:
+def run_cell(cell: Cell) -> tuple[Cell, Outcome]:
     """One run, in this process."""
-    return Run(cell.scenario, CONTENDERS[cell.transport]).run()
+    return cell, Run(cell.scenario, CONTENDERS[cell.transport]).run()
 
 
 def run_all(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome]]:
-    """Every run, as each is done."""
+    """Every run, as each is done; whoever stops listening ends those that are under way."""
     if jobs == 1:
-        for cell in cells:
-            yield cell, run_cell(cell)
+        yield from map(run_cell, cells)
         return
     heaviest_first = sorted(cells, key=lambda cell: -cell.weight)
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures: dict[Future[Outcome], Cell] = {pool.submit(run_cell, cell): cell for cell in heaviest_first}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(run_cell, heaviest_first)
 
 
 def rows(found: dict[Cell, Outcome], scenarios: Sequence[Scenario], transports: Sequence[str]) -> list[Row]:

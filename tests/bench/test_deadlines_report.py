@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bench.deadlines.contenders import CONTENDERS
 from bench.deadlines.goals import Verdict, verdicts
 from bench.deadlines.groups import ALL, scenarios
 from bench.deadlines.main import main
-from bench.deadlines.matrix import Row
+from bench.deadlines.matrix import Cell, Row
 from bench.deadlines.measures import Outcome
 from bench.deadlines.plots import load_pyplot
 from bench.deadlines.scenario import Scenario
@@ -157,3 +158,20 @@ def test_every_transport_says_what_it_is() -> None:
     titles = [contender.title for contender in CONTENDERS.values()]
 
     assert len(set(titles)) == len(titles)
+
+
+def test_what_is_interrupted_shows_what_it_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+        yield cells[1], OUTCOME
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_all", interrupted)
+
+    assert main([*TINY, "--transports=odsi,stock-reno"]) == 0
+
+    out, err = capsys.readouterr()
+    assert err.endswith("interrupted: what follows is of the runs before\n")
+    assert "stock-reno" in out
+    assert "odsi" not in out
