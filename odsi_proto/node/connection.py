@@ -102,6 +102,13 @@ class OrderedConnection(CreditedConnection):
             return self._remote_max_stream_data_uni
         return known.max_stream_data_remote - known.sender._buffer_stop
 
+    def is_over(self, stream: int) -> bool:
+        """Whether nothing more can be written to a stream that was opened: its peer stopped it."""
+        known = self._streams.get(stream)
+        if known is None:
+            return self._stream_is_discarded(stream)
+        return known.sender._reset_error_code is not None
+
     @property
     def rtt_s(self) -> float:
         """The latest round trip; at least a millisecond to aioquic, 0 before there is one."""

@@ -157,6 +157,8 @@ class QuicEndpoint:
             return
         if link.control_stream is None:
             link.control_stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
+        elif link.quic.is_over(link.control_stream):
+            return  # the event that says so is not handled yet; it closes the connection
         link.quic.send_stream_data(link.control_stream, data)
         self._dirty[connection] = link
         if len(link.quic._streams[link.control_stream].sender._buffer) > _UNSENT_BYTES_MAX:

@@ -321,6 +321,9 @@ class SendQueue:
         if message.stream is None:
             message.stream = quic.get_next_available_stream_id(is_unidirectional=True)
             quic.rank(message.stream, message.urgency)
+        elif quic.is_over(message.stream):
+            self._drop(lane, message)  # the peer refused it while the rest waited here
+            return 0
         room_bytes = min(room_bytes, quic.stream_credit_bytes(message.stream))
         given_bytes = 0
         while message.parts and given_bytes < room_bytes:
@@ -387,6 +390,13 @@ class SendQueue:
         if message.rank in FLOORS:
             self._waiting[message.rank][message.number] = message
         self._ready[lane.connection] = lane
+
+    def _drop(self, lane: Lane, message: Message) -> None:
+        """Nobody wants the rest of a message."""
+        self._forget(message)
+        lane.waiting_bytes -= message.unsent_bytes
+        message.unsent_bytes = 0
+        message.parts.clear()
 
     def _forget(self, message: Message) -> None:
         if message.rank in FLOORS:
