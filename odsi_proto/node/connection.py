@@ -85,10 +85,9 @@ class OrderedConnection(CreditedConnection):
         """Whether the peer lets us open one more unidirectional stream."""
         return self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
 
-    @property
-    def inside_bytes(self) -> int:
-        """What streams have that did not leave yet, retransmissions included."""
-        return self._service.pending_bytes
+    def inside_bytes(self, up_to: Urgency) -> int:
+        """What streams as urgent as this have that did not leave yet, retransmissions included."""
+        return self._service.pending_bytes(up_to)
 
     @property
     def credit_bytes(self) -> int:
@@ -172,11 +171,14 @@ class _Service:
                 return urgency
         return None
 
-    @property
-    def pending_bytes(self) -> int:
-        """Of all that wait: few, because what is not urgent is not given to a stream yet."""
-        pending = (stream.sender._pending for _, _, stream in self._waiting)
-        return sum(part.stop - part.start for ranges in pending for part in ranges)
+    def pending_bytes(self, up_to: Urgency) -> int:
+        """Of those that wait, up to there: few, unless many packets were lost."""
+        pending_bytes = 0
+        for urgency, _, stream in self._waiting:
+            if urgency > up_to:
+                break
+            pending_bytes += sum(part.stop - part.start for part in stream.sender._pending)
+        return pending_bytes
 
     def append(self, stream: QuicStream) -> None:
         """A stream is new: from now on both its ends say when it needs service."""
@@ -236,7 +238,9 @@ class _Service:
 
 def _has_something(stream: QuicStream) -> bool:
     sender = stream.sender
-    return not sender.buffer_is_empty or sender.reset_pending or stream.receiver.stop_pending
+    # To aioquic a buffer of which all was sent is empty once it has been asked for more.
+    has_data = not sender.buffer_is_empty and (len(sender._pending) > 0 or sender._pending_eof)
+    return has_data or sender.reset_pending or stream.receiver.stop_pending
 
 
 class _Streams(dict[int, QuicStream]):

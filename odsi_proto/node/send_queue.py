@@ -296,24 +296,25 @@ class SendQueue:
         """Give streams what can leave now of the messages that are more urgent than the rival.
 
         Returns for how many packets that is enough, with what streams had, at least one. Only whole packets
-        are filled: one that the window has half a place for waits for the other half.
+        are filled: one that the window has half a place for waits for the other half. What is sent again is
+        in streams, however much it is: it takes the place of no message, and of no rival, more urgent than it.
         """
         quic = lane.quic
         payload_bytes = quic.datagram_bytes - _OVERHEAD_BYTES
         places = int(min(quic.room_bytes(now), limit_bytes, _TURN_BYTES_MAX)) // quic.datagram_bytes
         room_bytes = min(places * payload_bytes, quic.credit_bytes)
-        inside_bytes = quic.inside_bytes
         stuck: list[tuple[Urgency, Message]] = []
-        while inside_bytes < room_bytes and (message := self._head(lane, now)) is not None:
+        while (message := self._head(lane, now)) is not None:
             if message.urgency > rival or (message.stream is None and not quic.can_open):
                 break
-            given_bytes = self._give(lane, message, room_bytes - inside_bytes, now)
-            inside_bytes += given_bytes
-            if not given_bytes:  # no credit on its stream: the next one may have
+            left_bytes = room_bytes - quic.inside_bytes(message.urgency)
+            if left_bytes <= 0:
+                break
+            if not self._give(lane, message, left_bytes, now):  # no credit: the next one's stream may have
                 stuck.append(heappop(lane.waiting))
         for entry in stuck:
             heappush(lane.waiting, entry)
-        return max(1, -(-inside_bytes // payload_bytes))
+        return max(1, min(places, -(-quic.inside_bytes(rival) // payload_bytes)))
 
     def _give(self, lane: Lane, message: Message, room_bytes: int, now: float) -> int:
         """Write up to ``room_bytes`` of a message to its stream, which may be opened for it."""

@@ -60,4 +60,6 @@ def test_the_ends_of_a_stream_are_plain_objects_whose_class_can_be_replaced() ->
     assert made.sender._stream_id == made.receiver._stream_id == 2
     assert made.sender._buffer_stop == 0
     assert made.sender._reset_error_code is None
+    assert len(made.sender._pending) == 0
+    assert made.sender._pending_eof is False
     assert made.receiver.highest_offset == 0

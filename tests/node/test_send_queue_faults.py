@@ -11,6 +11,21 @@ PACKET = 1_180
 """Bytes of a message that fills a packet."""
 
 
+def lose(lanes: Lanes, packets: int) -> None:
+    """Bulk on the first connection, of which ``packets`` left and were all lost."""
+    lanes.queue.push(ONE, bytes(1 << 18), rank=Rank.BULK)
+    lanes.window(1, packets)
+    lanes.is_lost = lambda: True
+    lanes.transmit()
+    lanes.is_lost = lambda: False
+    for _ in range(2_000):
+        if lanes.quics[ONE].inside_bytes((9, 0.0, 0)) >= (packets - 4) * PACKET:
+            return
+        lanes.window(1, 0)
+        lanes.ticks(1)
+    raise AssertionError("nothing was declared lost")
+
+
 @pytest.mark.parametrize("is_discarded", [False, True])
 def test_a_peer_that_wants_no_more_of_a_message_costs_nobody_anything(is_discarded: bool) -> None:
     """The rest of it was written to a stream that was reset, and the exception closed the connection."""
@@ -28,3 +43,25 @@ def test_a_peer_that_wants_no_more_of_a_message_costs_nobody_anything(is_discard
     assert lanes.arrived(1) == [b"after"]
     assert lanes.queue.waiting_bytes(ONE) == 0
     assert lanes.queue.messages() == []
+
+
+def test_a_step_does_not_wait_for_bulk_that_is_sent_again() -> None:
+    """What was lost filled the connection's turns until nothing of it was left."""
+    lanes = Lanes(1)
+    lose(lanes, 40)
+    lanes.queue.push(ONE, b"step".ljust(PACKET, b"."), rank=Rank.STEP, deadline_s=lanes.now + 0.03)
+    lanes.window(1, 2)
+    lanes.ticks(3)
+    assert [message.rstrip(b".") for message in lanes.arrived(1)] == [b"step"]
+
+
+def test_bulk_that_is_sent_again_does_not_go_before_a_step_of_another_connection() -> None:
+    """A control frame made the whole turn urgent: bulk that had been lost left with it, and free of charge."""
+    lanes = Lanes(2)
+    lose(lanes, 40)
+    quic = lanes.quics[ONE]
+    quic.send_stream_data(quic.get_next_available_stream_id(is_unidirectional=True), b"control")
+    lanes.queue.push(TWO, bytes(PACKET), rank=Rank.STEP, deadline_s=lanes.now + 0.03)
+    lanes.window(1, 30)
+    lanes.queue.touch(ONE, lanes.now)
+    assert lanes.transmit()[:2] == [ONE, TWO]
