@@ -60,7 +60,7 @@ _TURN_BYTES_MAX = 32 << 10
 """Given to streams at once: more than a burst of the pacer, so that no turn ends for want of data."""
 
 _PAYEES_MAX = 4
-"""Messages tried for a floor: if the lanes of so many can not send, the next packet tries again."""
+"""Lanes tried for a floor: if so many can not send, the next packet tries others."""
 
 _OWED_BYTES_MAX = 8 * 1232
 """A class whose lanes could not send does not save up for a burst."""
@@ -151,8 +151,8 @@ class SendQueue:
         self._new: list[Message] = []
         """Pushed since the last :meth:`transmit`."""
         self._numbers = count()
-        self._waiting: dict[Rank, dict[int, Message]] = {rank: {} for rank in FLOORS}
-        """By class with a floor, in order of arrival."""
+        self._waiting: dict[Rank, dict[ConnectionId, dict[int, Message]]] = {rank: {} for rank in FLOORS}
+        """By class with a floor and by lane, in order of arrival; the lane tried last comes last."""
         self._owed_bytes: dict[Rank, float] = dict.fromkeys(FLOORS, 0.0)
 
     @property
@@ -362,11 +362,20 @@ class SendQueue:
         """What each class that has waited for its floor is owed, if its lanes can send."""
         for rank in FLOORS:
             while self._owed_bytes[rank] >= DATAGRAM_BYTES:
-                payees = tuple(islice(self._waiting[rank].values(), _PAYEES_MAX))
-                sent = next(filter(None, (self._send_one(message, now) for message in payees)), None)
-                if sent is None:
+                sent = self._pay_one(rank, now)
+                if not sent:
                     break
                 yield from sent
+
+    def _pay_one(self, rank: Rank, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """One packet of a class: lanes take turns, so that none that can not send keeps it from others."""
+        lanes = self._waiting[rank]
+        for connection in tuple(islice(lanes, _PAYEES_MAX)):
+            lanes[connection] = lanes.pop(connection)
+            sent = self._send_one(next(iter(lanes[connection].values())), now)
+            if sent:
+                return sent
+        return []
 
     def _send_one(self, message: Message, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """One packet of a message, whatever else its lane has."""
@@ -389,7 +398,7 @@ class SendQueue:
     def _wait(self, lane: Lane, message: Message) -> None:
         heappush(lane.waiting, (message.urgency, message))
         if message.rank in FLOORS:
-            self._waiting[message.rank][message.number] = message
+            self._waiting[message.rank].setdefault(lane.connection, {})[message.number] = message
         self._ready[lane.connection] = lane
 
     def _drop(self, lane: Lane, message: Message) -> None:
@@ -400,5 +409,7 @@ class SendQueue:
         message.parts.clear()
 
     def _forget(self, message: Message) -> None:
-        if message.rank in FLOORS:
-            self._waiting[message.rank].pop(message.number, None)
+        lanes = self._waiting.get(message.rank, {})
+        waiting = lanes.get(message.connection, {})
+        if waiting.pop(message.number, None) is not None and not waiting:
+            del lanes[message.connection]

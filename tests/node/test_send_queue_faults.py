@@ -65,3 +65,20 @@ def test_bulk_that_is_sent_again_does_not_go_before_a_step_of_another_connection
     lanes.window(1, 30)
     lanes.queue.touch(ONE, lanes.now)
     assert lanes.transmit()[:2] == [ONE, TWO]
+
+
+def test_a_class_gets_its_floor_on_connections_that_can_send_whoever_came_first() -> None:
+    """Four messages of a connection without room, the oldest of their class, kept it from all others."""
+    lanes = Lanes(2)
+    lanes.window(1, 0)
+    for _ in range(8):
+        lanes.queue.push(ONE, bytes(PACKET), rank=Rank.BULK)
+    for _ in range(50):
+        lanes.queue.push(TWO, bytes(PACKET), rank=Rank.BULK)
+    for _ in range(60):
+        for _ in range(10):
+            lanes.queue.push(TWO, b"step".ljust(PACKET, b"."), rank=Rank.STEP, deadline_s=lanes.now + 9)
+        lanes.window(2, 10)
+        lanes.ticks(1)
+    bulk = [message for message in lanes.arrived(2) if not message.startswith(b"step")]
+    assert len(bulk) >= 0.8 * len(lanes.left) / 16
