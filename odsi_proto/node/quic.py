@@ -198,9 +198,12 @@ class QuicEndpoint:
         if link is None:
             return
         phrase = reason.encode()[:CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
-        self._transmit(link)
-        link.quic.close(error_code=code, reason_phrase=phrase)
-        self._transmit(link)
+        try:
+            self._transmit(link)
+            link.quic.close(error_code=code, reason_phrase=phrase)
+            self._transmit(link)
+        except Exception:  # what raised when it sent raises again; the peer will notice the silence
+            log.error("bug", peer=self.address_of(connection), traceback=traceback.format_exc())
         self._remove(link)
 
     def shut_down(self) -> None:

@@ -381,6 +381,7 @@ class SendQueue:
         """One packet of a message, whatever else its lane has."""
         lane = self._lanes[message.connection]
         quic = lane.quic
+        self.turn = message.connection
         self.served.add(message.connection)
         if min(quic.room_bytes(now), quic.credit_bytes) < quic.datagram_bytes:
             return []

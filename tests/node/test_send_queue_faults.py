@@ -82,3 +82,24 @@ def test_a_class_gets_its_floor_on_connections_that_can_send_whoever_came_first(
         lanes.ticks(1)
     bulk = [message for message in lanes.arrived(2) if not message.startswith(b"step")]
     assert len(bulk) >= 0.8 * len(lanes.left) / 16
+
+
+def test_an_exception_while_a_floor_is_paid_names_its_own_connection() -> None:
+    """It named whoever had the last turn: an innocent peer's connection was closed, one after the other."""
+    lanes = Lanes(2)
+    lanes.queue.push(ONE, bytes(1 << 20), rank=Rank.BULK)
+    lanes.window(1, 0)
+    lanes.ticks(1)
+
+    def broken(now: float) -> None:
+        raise TypeError
+
+    with pytest.raises(TypeError):
+        for _ in range(100):
+            lanes.queue.push(TWO, bytes(PACKET), rank=Rank.STEP, deadline_s=lanes.now + 9)
+            lanes.window(2, 1_000)
+            lanes.window(1, 10)
+            lanes.queue._ready.pop(ONE, None)
+            lanes.quics[ONE].datagrams_to_send = broken  # type: ignore[assignment,method-assign]
+            lanes.transmit()
+    assert lanes.queue.turn == ONE
