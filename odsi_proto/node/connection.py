@@ -82,8 +82,9 @@ class OrderedConnection(CreditedConnection):
 
     @property
     def can_open(self) -> bool:
-        """Whether the peer lets us open one more unidirectional stream."""
-        return self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
+        """Whether the peer lets us open one more unidirectional stream, and write to it."""
+        has_place = self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
+        return has_place and self._remote_max_stream_data_uni > 0
 
     def inside_bytes(self, up_to: Urgency) -> int:
         """What streams as urgent as this have that did not leave yet, retransmissions included."""

@@ -62,6 +62,9 @@ _TURN_BYTES_MAX = 32 << 10
 _PAYEES_MAX = 4
 """Lanes tried for a floor: if so many can not send, the next packet tries others."""
 
+_BEGUN_MAX = 64
+"""Messages of a connection that have begun, each overtaken by the next: far more than occur."""
+
 _OWED_BYTES_MAX = 8 * 1232
 """A class whose lanes could not send does not save up for a burst."""
 
@@ -105,6 +108,8 @@ class Lane:
     waiting: list[tuple[Urgency, Message]] = field(default_factory=list)
     """A heap; an entry whose urgency is no longer its message's is passed over."""
     waiting_bytes: int = 0
+    begun: dict[int, Message] = field(default_factory=dict)
+    """Those of which a part was given to a stream, by number."""
     step_s: float = -inf
     """When a step was sent on it last."""
     step_wait_s: float = 0.0
@@ -124,6 +129,16 @@ class Lane:
         return quic.window_left_bytes >= quic.datagram_bytes and (
             self.head() is not None or quic.urgency is not None
         )
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a message more can have a stream."""
+        return len(self.begun) < _BEGUN_MAX and self.quic.can_open
+
+    def may_go_on(self, message: Message) -> bool:
+        """Whether one that has begun has credit, or is over."""
+        stream = message.stream
+        return stream is not None and (self.quic.stream_credit_bytes(stream) > 0 or self.quic.is_over(stream))
 
     def head(self) -> Message | None:
         """The most urgent message."""
@@ -270,11 +285,22 @@ class SendQueue:
 
     def _urgency(self, lane: Lane, now: float) -> Urgency:
         """Of the most urgent thing on a lane; an acknowledgement may be due on one that has nothing else."""
-        head = self._head(lane, now)
+        message = self._next(lane, now)
         inside = lane.quic.urgency
-        if head is None:
+        if message is None:
             return inside or FIRST
-        return min(inside, head.urgency) if inside else head.urgency
+        return min(inside, message.urgency) if inside else message.urgency
+
+    def _next(self, lane: Lane, now: float) -> Message | None:
+        """The most urgent message that may go on.
+
+        While no further stream may be opened, that is one that has begun: streams only end if it goes on.
+        """
+        head = self._head(lane, now)
+        if head is None or head.stream is not None or lane.may_begin:
+            return head
+        able = (message for message in lane.begun.values() if lane.may_go_on(message))
+        return min(able, key=lambda message: message.urgency, default=None)
 
     def _head(self, lane: Lane, now: float) -> Message | None:
         """The most urgent message that waits, after those that have become late gave way."""
@@ -297,21 +323,19 @@ class SendQueue:
 
         Returns for how many packets that is enough, with what streams had, at least one. Only whole packets
         are filled: one that the window has half a place for waits for the other half. What is sent again is
-        in streams, however much it is: it takes the place of no message, and of no rival, more urgent than it.
+        in streams, however much it is: it takes the place of nothing more urgent, here or at a rival.
         """
         quic = lane.quic
         payload_bytes = quic.datagram_bytes - _OVERHEAD_BYTES
         places = int(min(quic.room_bytes(now), limit_bytes, _TURN_BYTES_MAX)) // quic.datagram_bytes
         room_bytes = min(places * payload_bytes, quic.credit_bytes)
         stuck: list[tuple[Urgency, Message]] = []
-        while (message := self._head(lane, now)) is not None:
-            if message.urgency > rival or (message.stream is None and not quic.can_open):
-                break
+        while (message := self._next(lane, now)) is not None and message.urgency <= rival:
             left_bytes = room_bytes - quic.inside_bytes(message.urgency)
             if left_bytes <= 0:
                 break
-            if not self._give(lane, message, left_bytes, now):  # no credit: the next one's stream may have
-                stuck.append(heappop(lane.waiting))
+            if not self._give(lane, message, left_bytes, now) and lane.waiting[0][1] is message:
+                stuck.append(heappop(lane.waiting))  # no credit: the next one's stream may have
         for entry in stuck:
             heappush(lane.waiting, entry)
         return max(1, min(places, -(-quic.inside_bytes(rival) // payload_bytes)))
@@ -338,7 +362,10 @@ class SendQueue:
             given_bytes += piece.nbytes
         message.unsent_bytes -= given_bytes
         lane.waiting_bytes -= given_bytes
-        if not message.unsent_bytes:
+        if message.unsent_bytes:
+            lane.begun[message.number] = message
+        else:
+            lane.begun.pop(message.number, None)
             self._forget(message)
             if message.rank is Rank.STEP:
                 lane.step_wait_s = now - message.since_s
@@ -385,7 +412,7 @@ class SendQueue:
         self.served.add(message.connection)
         if min(quic.room_bytes(now), quic.credit_bytes) < quic.datagram_bytes:
             return []
-        if message.stream is None and not quic.can_open:
+        if message.stream is None and not lane.may_begin:
             return []
         if not self._give(lane, message, quic.datagram_bytes - _OVERHEAD_BYTES, now):
             return []
@@ -404,6 +431,7 @@ class SendQueue:
 
     def _drop(self, lane: Lane, message: Message) -> None:
         """Nobody wants the rest of a message."""
+        lane.begun.pop(message.number, None)
         self._forget(message)
         lane.waiting_bytes -= message.unsent_bytes
         message.unsent_bytes = 0
