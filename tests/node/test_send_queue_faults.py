@@ -108,7 +108,7 @@ def test_an_exception_while_a_floor_is_paid_names_its_own_connection() -> None:
     lanes.window(1, 0)
     lanes.ticks(1)
     lanes.window(1, 10)
-    lanes.queue._owed_bytes[Rank.BULK] = 2_000.0
+    lanes.queue._owed_bytes[Rank.BULK], lanes.queue.turn = 2_000.0, TWO
     lanes.queue.push(TWO, bytes(PACKET), rank=Rank.STEP, deadline_s=lanes.now + 9)
     lanes.quics[ONE].datagrams_to_send = None  # type: ignore[assignment,method-assign]
     with pytest.raises(TypeError):
