@@ -155,6 +155,14 @@ class OrderedConnection(CreditedConnection):
         finally:
             self._flight_bytes_max = None
 
+    def signals(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """What is not stream data: acknowledgements, credit, pings."""
+        self._service.is_muted = True
+        try:
+            return self.datagrams_within(now, self.datagram_bytes)
+        finally:
+            self._service.is_muted = False
+
     def _write_application(
         self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float
     ) -> None:
@@ -187,6 +195,8 @@ class _Service:
 
     def __init__(self, connection: OrderedConnection) -> None:
         self.is_serving = False
+        self.is_muted = False
+        """No stream is served; those that are over are discarded, which lets the peer open others."""
         self.connection = connection
         self._waiting: list[tuple[Urgency, int, QuicStream]] = []
         self._known: dict[int, Urgency] = {}
@@ -243,6 +253,8 @@ class _Service:
                 self._drop(entry)
                 self._given.pop(entry[1], None)
                 yield stream  # to be discarded
+                continue
+            if self.is_muted:
                 continue
             if _has_something(stream):
                 if builder.remaining_flight_space < _FRAME_BYTES_MIN:

@@ -268,7 +268,7 @@ class SendQueue:
             limit_bytes = self.uplink.allowance(urgency[0], now)
             if limit_bytes <= 0:
                 self._held[connection] = lane
-                yield from lane.quic.datagrams_within(now, 0)  # acknowledgements that are due
+                yield from lane.quic.signals(now)  # tiny, and what the peer waits for
                 sent = []
             else:
                 rival = min(order[0][0] if order else _LAST, _CLASS_ENDS.get(urgency[0], _CLASS_END))

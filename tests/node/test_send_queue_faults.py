@@ -4,6 +4,7 @@ import pytest
 from node.lanes import Lanes
 
 from odsi_proto.node.send_queue import Rank
+from odsi_proto.node.uplink import Uplink
 from odsi_proto.units import ConnectionId
 
 ONE, TWO, THREE = ConnectionId(1), ConnectionId(2), ConnectionId(3)
@@ -114,3 +115,19 @@ def test_an_exception_while_a_floor_is_paid_names_its_own_connection() -> None:
     with pytest.raises(TypeError):
         lanes.transmit()
     assert lanes.queue.turn == ONE
+
+
+def test_a_connection_that_the_uplink_holds_still_grants_credit() -> None:
+    """It waited for the turn of its bulk, at 32 such peers 5 s: their steps for this node had no streams."""
+    lanes = Lanes(32, uplink=Uplink(16_000.0))
+    for connection in lanes.quics:
+        lanes.queue.push(connection, bytes(1 << 20), rank=Rank.BULK)
+    lanes.ticks(50)
+    quic = lanes.peers[ONE].quic
+    allowed = quic._remote_max_streams_uni
+    for _ in range(100):
+        stream = quic.get_next_available_stream_id(is_unidirectional=True)
+        quic.send_stream_data(stream, b"x", end_stream=True)
+    lanes.ticks(10)
+    assert quic._remote_max_streams_uni > allowed
+    assert lanes.queue.waiting_bytes(ONE) > (1 << 20) - 20_000
