@@ -76,18 +76,16 @@ def measure(path: Path, make: Make, controller: str) -> str:
 
 def print_side_by_side(title: str, make: Make) -> None:
     """A row for each path, a column for each controller."""
-    print(f"\n| {title} | " + " | ".join(CONTROLLERS) + " |\n| --- |" + " --- |" * len(CONTROLLERS))
+    _say(f"\n| {title} | " + " | ".join(CONTROLLERS) + " |\n| --- |" + " --- |" * len(CONTROLLERS))
     for name, path in paths():
         cells = [measure(path, make, controller) for controller in CONTROLLERS]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        _say(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def print_shares() -> None:
     """What one of ours gets beside others, and how fair several of ours are."""
-    print(
-        "\n| one of ours beside | " + " | ".join(f"FIFO {ms} ms" for ms in (2, 5, 10, 20, 40)) + " | fair |"
-    )
-    print("| --- |" + " --- |" * 6)
+    _say("\n| one of ours beside | " + " | ".join(f"FIFO {ms} ms" for ms in (2, 5, 10, 20, 40)) + " | fair |")
+    _say("| --- |" + " --- |" * 6)
     for others in (["reno"], ["cubic"], ["reno"] * 3, ["cubic"] * 3):
         cells = []
         for ms in (2, 5, 10, 20, 40):
@@ -96,14 +94,12 @@ def print_shares() -> None:
             got = [each.delivered_between(5, 60) for each in Simulation(path, sources).run(60)]
             cells.append(f"{got[0] / sum(got):.0%}")
         name = f"{len(others)} {others[0]}"
-        print(f"| {name} | " + " | ".join(cells) + f" | {1 / (1 + len(others)):.0%} |", flush=True)
+        _say(f"| {name} | " + " | ".join(cells) + f" | {1 / (1 + len(others)):.0%} |")
 
 
 def print_fairness() -> None:
     """Several of ours, one starting each second."""
-    print(
-        "\n| flows of ours | fairness | link used | queue, median | 99 % |\n| --- | --- | --- | --- | --- |"
-    )
+    _say("\n| flows of ours | fairness | link used | queue, median | 99 % |\n| --- | --- | --- | --- | --- |")
     for mbit_s in (10, 20, 100):
         for count in (1, 2, 4, 8):
             path = Path(rate_bytes_s=mbit_s * 125_000)
@@ -114,15 +110,15 @@ def print_fairness() -> None:
             queues = sorted(sample.queue_s for sample in results[0].samples if sample.at_s > 20)
             half, most_of = (queues[int(part * (len(queues) - 1))] * 1000 for part in (0.5, 0.99))
             row = f"{fairness(got):.3f} | {sum(got) / most:.1%} | {half:.1f} ms | {most_of:.1f} ms"
-            print(f"| {count}, {mbit_s} Mbit/s | {row} |", flush=True)
+            _say(f"| {count}, {mbit_s} Mbit/s | {row} |")
 
 
 def print_cost() -> None:
     """Nanoseconds for a packet sent and acknowledged, best of five runs of 20,000."""
-    print("\n| packets in an acknowledgement | " + " | ".join(CONTROLLERS) + " |\n| --- | --- | --- | --- |")
+    _say("\n| packets in an acknowledgement | " + " | ".join(CONTROLLERS) + " |\n| --- | --- | --- | --- |")
     for together in (1, 2, 10):
         cells = [f"{min(_cost(name, together) for _ in range(5)) * 1e9:.0f} ns" for name in CONTROLLERS]
-        print(f"| {together} | " + " | ".join(cells) + " |", flush=True)
+        _say(f"| {together} | " + " | ".join(cells) + " |")
 
 
 def _cost(name: str, together: int) -> float:
@@ -152,6 +148,11 @@ def main(arguments: Sequence[str]) -> None:
     }
     for name in arguments or tables:
         tables[name]()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
