@@ -14,6 +14,7 @@ from odsi_proto.kernels.model_path import default_model_path, open_source
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.client import FIRST_TOKEN_US, PER_TOKEN_US, Client
 from odsi_proto.node.config import ClientConfig
+from odsi_proto.node.result import GenerationFailedError
 from odsi_proto.node.settings import PROFILES as NODE_PROFILES
 from odsi_proto.routing.budget import Targets
 from odsi_proto.routing.path import Peer, even_cuts
@@ -59,14 +60,19 @@ async def deliver(client: Client, options: GenerationOptions, delivery: Delivery
     # In a thread: the model's chat template may take seconds, and connections want to be kept alive.
     prompt_ids = await asyncio.to_thread(client.prompt_tokens, options.prompt, chat=options.chat)
     sampling = Sampling(temperature=how.temperature, top_p=how.top_p, seed=how.seed)
-    async for item in client.generate(
+    generating = client.generate(
         prompt_ids,
         max_tokens=options.max_tokens,
         sampling=sampling,
         targets=_targets(options.deadlines),
         late_action=options.deadlines.late_action,
-    ):
-        delivery.take(item)
+    )
+    try:
+        async for item in generating:
+            delivery.take(item)
+    except GenerationFailedError as error:
+        delivery.failed(error.result)
+        raise
 
 
 def _targets(asked: DeadlineOptions) -> Targets | None:

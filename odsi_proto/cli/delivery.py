@@ -1,6 +1,7 @@
 """What a generation shows: tokens as they come, then the result as JSON (docs/json.md) or a table."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
@@ -10,6 +11,7 @@ from rich.table import Table
 from odsi_proto.cli.files import write_atomically
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import Output
+from odsi_proto.errors import ConfigError, OdsiError
 from odsi_proto.kernels.model_path import default_model_path
 from odsi_proto.node.result import ClientReport, GenerationResult, Spread, StageReport, TokenEvent
 from odsi_proto.wire.identity import participant_short, participant_text
@@ -46,6 +48,15 @@ class Delivery:
                 self._result = item
             case _:
                 assert_never(item)
+
+    def failed(self, so_far: GenerationResult) -> None:
+        """Keep what there is of a generation that failed; whoever runs it raises the error."""
+        self._result = so_far
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the generation has come to an end, its own or a failure."""
+        return self._result is not None
 
 
 def result_fields(result: GenerationResult) -> dict[str, object]:
@@ -98,8 +109,28 @@ def part_rows(result: GenerationResult) -> Iterator[tuple[str, ...]]:
     yield ("token", "", *none, *_spread(result.token), "")
 
 
-def write_waterfall(file: Path, delivery: Delivery, options: GenerationOptions, output: Output) -> None:
-    """The page of a delivered generation; raises ``ConfigError`` if it can not be written."""
+@contextmanager
+def drawn(
+    file: Path | None, delivery: Delivery, options: GenerationOptions, output: Output
+) -> Iterator[None]:
+    """Write the page, if one is wanted, of what the body delivers, also of a generation that fails there.
+
+    Raises ``ConfigError`` if the page can not be written, unless the body has failed: that is told first.
+    """
+    try:
+        yield
+    except OdsiError:
+        if file is not None and delivery.has_result:
+            try:
+                _write_waterfall(file, delivery, options, output)
+            except ConfigError as error:
+                output.note(str(error))
+        raise
+    if file is not None:
+        _write_waterfall(file, delivery, options, output)
+
+
+def _write_waterfall(file: Path, delivery: Delivery, options: GenerationOptions, output: Output) -> None:
     from odsi_proto.cli.waterfall import Request, waterfall  # noqa: PLC0415  # it takes our table
 
     request = Request(
@@ -114,6 +145,8 @@ def write_waterfall(file: Path, delivery: Delivery, options: GenerationOptions, 
 
 def summary(result: GenerationResult) -> str:
     """One line about how it went."""
+    if not result.token_ids:
+        return "no token"
     return (
         f"{len(result.token_ids)} tokens ({result.finish_reason.value.replace('_', ' ')}), "
         f"{result.tokens_per_second:.1f} tokens/s, first token after {_ms(result.first_token_us)} ms"

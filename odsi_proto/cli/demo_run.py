@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from odsi_proto.cli.delivery import Delivery, result_fields, result_table, summary, write_waterfall
+from odsi_proto.cli.delivery import Delivery, drawn, result_fields, result_table, summary
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import Output
 from odsi_proto.cli.stage_processes import StageProcess, StageSettings, child_environment, stage_processes
@@ -44,11 +44,11 @@ async def demonstrate(
     _check_cuts(model, stages_count)
     output.note(f"starting {stages_count} nodes, each a process of its own")
     started_s = time.monotonic()
-    async with stage_processes(stages_count) as stages:
-        delivery = await _watched(stages, _generate(stages, model, options, output))
+    delivery = Delivery(output)
+    with drawn(waterfall, delivery, options, output):
+        async with stage_processes(stages_count) as stages:
+            await _watched(stages, _generate(stages, model, options, delivery))
     result = delivery.result
-    if waterfall is not None:
-        write_waterfall(waterfall, delivery, options, output)
     output.note("the same engine in one process, for comparison")
     time_s_max = SINGLE_PROCESS_S_MAX + time.monotonic() - started_s
     cuts = [stage.layers.first for stage in result.stages[1:]]
@@ -65,11 +65,12 @@ def _check_cuts(model: Path, stages_count: int) -> None:
 
 
 async def _generate(
-    stages: Sequence[StageProcess], model: Path, options: GenerationOptions, output: Output
-) -> Delivery:
+    stages: Sequence[StageProcess], model: Path, options: GenerationOptions, delivery: Delivery
+) -> None:
     from odsi_proto.cli import client_run  # noqa: PLC0415
     from odsi_proto.node.client import Client  # noqa: PLC0415
 
+    output = delivery.output
     with tempfile.TemporaryDirectory(prefix="odsi-demo-") as directory:
         cuts, manifest = client_run.prepare(model, len(stages), Path(directory))
         path: list[Peer] = []
@@ -85,12 +86,10 @@ async def _generate(
             )
             path.insert(0, await _serve(stage, settings, output))
         signer = ephemeral_signer(now_s=int(time.time()))
-        delivery = Delivery(output)
         config = client_run.client_config(options, signer, manifest=manifest)
         async with Client(config, path, fixed_path=True) as client:
             output.emit("probe", {"round_trip_us": await _probe(client.probe())})
             await client_run.deliver(client, options, delivery)
-        return delivery
 
 
 async def _probe(probe: Coroutine[Any, Any, None]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from odsi_proto.cli.deadline_options import LATE, DeadlineOptions, deadline_options
-from odsi_proto.cli.delivery import Delivery, result_fields, summary, write_waterfall
+from odsi_proto.cli.delivery import Delivery, drawn, result_fields, summary
 from odsi_proto.cli.files import check_writable
 from odsi_proto.cli.generation_options import GenerationOptions, generation_options
 from odsi_proto.cli.lifeline import die_with_parent, run_until_signal
@@ -98,14 +98,12 @@ def generate(
     with Output(as_json=as_json) as output:
         delivery = Delivery(output)
         # What is wrong with the arguments has been said; only now wait two seconds for torch.
-        with output.progress() as progress:
+        with drawn(waterfall, delivery, options, output), output.progress() as progress:
             if local:
                 _generate_locally(options, delivery, progress, stages=stages, cuts=cuts)
             else:
                 fixed = path is not None
                 _generate_over(path or peers, options, signer, delivery, progress, fixed_path=fixed)
-        if waterfall is not None:
-            write_waterfall(waterfall, delivery, options, output)
         output.emit("result", {**result_fields(delivery.result), "seed": options.sampling.seed})
         seed = options.sampling.seed
         output.note(summary(delivery.result) + (f", seed {seed}" if seed is not None else ""))

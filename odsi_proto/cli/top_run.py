@@ -42,10 +42,13 @@ def fetch(where: Listen) -> NodeStatus:
         raise PeerError(f"{label} is not an odsi node: it does not speak HTTP") from error
     except TimeoutError as error:
         raise PeerError(f"{label}: no answer within {FETCH_S_MAX:g} s") from error
+    except ConnectionRefusedError as error:
+        what = "nobody serves metrics there (`odsi node --metrics` does)"
+        raise PeerError(f"{label}: {error.strerror}: {what}") from error
     except OSError as error:
         raise PeerError(f"{label}: {error.strerror or error}") from error
     if response.status == 503:
-        raise PeerError(f"{label}: the node is busy: it did not give its status in time")
+        raise PeerError(f"{label}: the node is busy, or too many others read its metrics: try again")
     if response.status != 200:
         raise PeerError(f"{label} is not an odsi node: it answers {response.status} to /status")
     try:

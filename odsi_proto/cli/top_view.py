@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +15,8 @@ LOAD_SAMPLES = 10
 """Seconds that the load is a mean of."""
 
 WIDTH_FULL = 96
-"""From here on every column has room; an 80-column terminal goes without addresses and clients."""
+"""From here on every column has room; an 80-column terminal goes without addresses and clients, a
+narrower one also without the columns furthest to the right."""
 
 HEAD_LINES = 9
 SAID_CHARS = 62
@@ -54,10 +56,11 @@ def frame(
     room = Room(width, rows_max)
     parts: list[RenderableType] = [*_head(status, problem), Text()]
     parts += _sparklines(status.history, status.queue_expected_us, room, is_unicode=is_unicode)
-    parts += _section("connections", _connections(status.connections, room), len(status.connections))
+    parts += _section("connections", _connections(status.connections, room), len(status.connections), room)
     waiting = status.waiting_steps + status.sending_messages
-    parts += _section("waiting, tightest first", _waiting(status, room), waiting)
-    parts += _section("requests, times in ms a step", _requests(status, room), len(status.requests))
+    parts += _section("waiting, tightest first", _waiting(status, room), waiting, room)
+    requests = _requests(status, room)
+    parts += _section("requests, times in ms a step", requests, len(status.requests), room)
     return Group(*parts)
 
 
@@ -100,8 +103,6 @@ def _head(status: NodeStatus, problem: str) -> Iterator[Text]:
 def _sparklines(
     history: History, expected_us: int, room: Room, *, is_unicode: bool
 ) -> Iterator[RenderableType]:
-    table = _table("", "", "")
-    table.show_header = False
     columns = max(10, room.width - SAID_CHARS)  # the newest, if not all
     minute_s = history.interval_us * len(history.rtt_us) // 1_000_000
     for name, values in (("RTT", history.rtt_us), ("queue", history.queue_us)):
@@ -109,8 +110,8 @@ def _sparklines(
         said = f"{_ms(now)} ms, at most {_ms(most)} in the last {minute_s} s"
         if name == "queue":
             said += f"; {_ms(expected_us)} expected"
-        table.add_row(name, sparkline(values[-columns:], is_unicode=is_unicode), said)
-    yield table
+        drawing = sparkline(values[-columns:], is_unicode=is_unicode)
+        yield _line(f"{name:<7}{drawing:<{min(columns, len(values))}}  {said}")
 
 
 def sparkline(values: Sequence[int], *, is_unicode: bool = True) -> str:
@@ -120,13 +121,25 @@ def sparkline(values: Sequence[int], *, is_unicode: bool = True) -> str:
     return "".join(" " if value <= 0 else bars[(value * len(bars) - 1) // most] for value in values)
 
 
-def _section(title: str, table: Table, count: int) -> Iterator[RenderableType]:
+def _section(title: str, table: Table, count: int, room: Room) -> Iterator[RenderableType]:
     left_out = count - table.row_count
     more = f", {left_out} more" if left_out and table.row_count else ""
     yield Text()
     yield Text(f"{title} ({count}{more})", style="bold")
     if table.row_count:
+        _fit(table, room.width)
         yield table
+
+
+def _fit(table: Table, width: int) -> None:
+    """Leave out the last columns that have no room: rich would cut every one of them, the numbers too."""
+    taken, gap = 0, table.padding[1]
+    for index, column in enumerate(table.columns):
+        taken += max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+        if index and taken > width:
+            del table.columns[index:]
+            return
+        taken += gap
 
 
 def _connections(connections: Sequence[ConnectionStatus], room: Room) -> Table:

@@ -21,11 +21,14 @@
   };
 
   // --- A step as a row: where it begins, its parts, and what it missed.
-  const steps = data.steps.filter((step) => step[ARRIVED] >= 0);
+  // What was under way when a request failed ends there.
+  const failedAt = data.failed_at;
+  const steps = data.steps.filter((step) => step[ARRIVED] >= 0 || failedAt !== null);
   const chunks = steps.filter((step) => step[POSITION] < data.prompt_positions);
   const decode = steps.slice(chunks.length);
 
   function rowOf(step, before, zero, isFirst) {
+    const isLost = step[ARRIVED] < 0, arrived = isLost ? failedAt : step[ARRIVED], done = isLost ? failedAt : step[DONE];
     const sent = step[BEGUN] + step[EMBED], parts = [];
     const put = (kind, label, from, took, stage, said = took) => {
       if (took > 0) parts.push({ kind, label, from: from - zero, took, stage, said });
@@ -36,7 +39,7 @@
     let at = sent + step[SEND];
     let known = step[RETURN];
     for (const hop of step[HOPS]) if (hop) known += hop[0] + hop[1] + hop[2] + hop[3];
-    const away = Math.max(0, step[ARRIVED] - at), shrink = known > away && known ? away / known : 1;
+    const away = Math.max(0, arrived - at), shrink = known > away && known ? away / known : 1;
     step[HOPS].forEach((hop, stage) => {
       if (!hop) return;
       HOP_PARTS.forEach((kind, index) => {
@@ -46,10 +49,10 @@
     });
     put("return", "return", at, step[RETURN] * shrink, undefined, step[RETURN]);
     at += step[RETURN] * shrink;
-    const head = step[DONE] - step[HEAD] - step[SAMPLE];
+    const head = done - step[HEAD] - step[SAMPLE];
     put("unaccounted", "unaccounted", at, head - at);
     put("head", "head", head, step[HEAD]);
-    put("sample", "sample", step[DONE] - step[SAMPLE], step[SAMPLE]);
+    put("sample", "sample", done - step[SAMPLE], step[SAMPLE]);
     const start = before ? before[DONE] : step[BEGUN];
     const budget = isFirst ? firstBudget : tokenBudget;
     const due = isFirst ? chunks[0][BEGUN] + chunks[0][EMBED] + firstBudget : sent + tokenBudget;
@@ -57,9 +60,9 @@
     const spent = step[HOPS].findIndex((hop) => hop && (hop[REMAINING] === 0 || hop[FLAGS] & LATE));
     const slow = step[HOPS].flatMap((hop, stage) => (hop && hop[FLAGS] & OVER_BUDGET ? [stage] : []));
     return {
-      parts, begins: start - zero, took: step[DONE] - start, ends: step[DONE] - zero,
+      parts, begins: start - zero, took: done - start, ends: done - zero, isLost,
       due: budget === Infinity ? Infinity : due - zero,
-      missed: (isLast && step[ARRIVED] > due) || spent >= 0, spent, slow,
+      missed: isLost || (isLast && arrived > due) || spent >= 0, spent, slow,
       over: known > away ? known - away : 0, count: 1,
     };
   }
@@ -92,7 +95,7 @@
       for (const part of parts) { part.from = at; at += part.took; }
       const mean = (key) => some.reduce((sum, row) => sum + row[key], 0) / some.length;
       const misses = some.filter((row) => row.missed).length;
-      out.push({ parts, begins: 0, took: mean("took"), ends: mean("took"), due: mean("due"), over: 0, spent: -1, slow: [],
+      out.push({ parts, begins: 0, isLost: some.some((row) => row.isLost), took: mean("took"), ends: mean("took"), due: mean("due"), over: 0, spent: -1, slow: [],
         missed: misses > 0, count: some.length, misses,
         name: `${first + 1}-${first + some.length}`, small: `mean of ${some.length}` });
     }
@@ -131,6 +134,7 @@
     show(rows, range) {
       this.rows = rows;
       this.range = range;
+      this.axis.hidden = this.board.hidden = !rows.length;
       this.sheet.style.height = `${rows.length * ROW}px`;
       const step = niceStep(range);
       this.grid = [];
@@ -200,9 +204,10 @@
         say(`${ms(part.said).padStart(10)}  ${part.label}${part.kind === "transfer" ? who : ""}`, number === chosenPart);
       });
       if (row.over) say(`the estimates of the way are ${ms(row.over)} ms too long: drawn shorter`);
+      if (row.isLost) say("failed here: its rows never came back");
       if (row.spent >= 0) say(`nothing was left at stage ${row.spent}`);
       if (row.slow.length) say(`longer than its own budget: stage ${row.slow.join(", ")}`);
-      if (row.missed && row.spent < 0) say(row.misses > 1 ? `${row.misses} missed their deadline` : "missed its deadline");
+      if (row.missed && row.spent < 0 && !row.isLost) say(row.misses > 1 ? `${row.misses} missed their deadline` : "missed its deadline");
       return out;
     }
     hover(event) {
@@ -232,10 +237,11 @@
     return due < 3 * whole ? Math.max(whole, due * 1.04) : whole;
   }
   const noted = (rows, panel, budget, what) => {
-    const misses = rows.filter((row) => row.missed).length;
+    const misses = rows.filter((row) => row.missed && !row.isLost).length;
     const far = rows.length && rows[0].due > panel.range && budget !== Infinity
       ? ` The deadline, ${(budget / 1e6).toLocaleString("en")} s after the sending, is beyond the scale.` : "";
-    return `${what}${far} ${misses ? `${misses} missed.` : ""}`;
+    const failed = rows.some((row) => row.isLost) ? " The last row is what was under way when it failed." : "";
+    return `${what}${far} ${misses ? `${misses} missed.` : ""}${failed}`;
   };
 
   for (const [kind, text] of KINDS) {
@@ -243,7 +249,7 @@
     item.append(made("i", `p-${kind}`), `${kind === "embed" ? "client" : kind}: ${text.replace("client: ", "")}`);
     $("legend").append(item);
   }
-  for (const [kind, text] of [["deadline", "deadline"], ["miss", "missed, or nothing was left at a stage"]]) {
+  for (const [kind, text] of [["deadline", "deadline"], ["miss", "missed, failed, or nothing was left at a stage"]]) {
     const item = made("li");
     item.append(made("i", `p-${kind}`), text);
     $("legend").append(item);
@@ -254,7 +260,7 @@
   firstPanel.show(chunkRows, rangeOf(chunkRows, 1));
   $("first-note").textContent = chunkRows.length
     ? noted(chunkRows, firstPanel, firstBudget, `${chunks.length === 1 ? "One chunk" : `${chunks.length} chunks`} of the prompt; all rows have the same zero, when the client began with the first.`)
-    : "The prompt's rows never came back.";
+    : "No row of the prompt was sent.";
   const tokenPanel = new Panel($("tokens"), tokenRows);
   let shown = tokenRows;
   function showTokens() {
@@ -273,6 +279,7 @@
     $("group").append(option);
   }
   if (quantile(tokenRows.map((row) => row.ends), 1) > 3 * quantile(tokenRows.map((row) => row.ends), 0.5)) $("scale").value = "typical";
+  $("tools").hidden = !tokenRows.length;
   $("miss").disabled = !tokenRows.some((row) => row.missed);
   $("miss").addEventListener("click", () => {
     const from = tokenPanel.chosen + 1, next = shown.findIndex((row, index) => index >= from && row.missed);

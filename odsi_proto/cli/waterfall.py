@@ -50,7 +50,7 @@ def waterfall(result: GenerationResult, request: Request) -> str:
     """The page of a generation over nodes."""
     script = _resource("waterfall.js")
     parts = {
-        "title": html.escape(_clean(f"odsi: where the time of {len(result.token_ids)} tokens went")),
+        "title": html.escape(_title(result)),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "style": _resource("waterfall.css"),
         "heading": _heading(result, request),
@@ -62,18 +62,26 @@ def waterfall(result: GenerationResult, request: Request) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _resource("waterfall.html"))
 
 
+def _title(result: GenerationResult) -> str:
+    if result.failure is not None:
+        return "odsi: where the time went until it failed"
+    return f"odsi: where the time of {len(result.token_ids)} tokens went"
+
+
 def _heading(result: GenerationResult, request: Request) -> str:
     facts = [
         ("model", request.model),
         ("profile", request.profile),
-        ("prompt", f"{result.prompt_positions} positions: {_shortened(request.prompt, 160)}"),
+        ("prompt", _prompt(result, request)),
         ("answer", summary(result)),
         ("odsi", __version__),
     ]
+    if result.failure is not None:
+        facts.insert(0, ("failed", result.failure))
     if result.budgets is not None:
         first_s, token_s = result.budgets.first_token_us / 1e6, result.budgets.per_token_us / 1e6
         total_us = result.budgets.total_us
-        total = "" if total_us is None else f", {total_us / 1e6:g} s in all"
+        total = "" if total_us is None else f", {round(total_us / 1e6, 3):g} s in all"
         facts.append(("budgets", f"first token {first_s:g} s, each further token {token_s:g} s{total}"))
     if result.reroutes:
         what = f"{result.reroutes}; drawn is what the last path did, which ran all before it again"
@@ -81,10 +89,16 @@ def _heading(result: GenerationResult, request: Request) -> str:
     if result.steps_left_out:
         facts.append(("left out", f"{result.steps_left_out} steps after the first {len(result.steps)}"))
     lines = [
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(_clean(value))}</dd></div>"
+        f'<div class="{name.replace(" ", "-")}"><dt>{html.escape(name)}</dt>'
+        f"<dd>{html.escape(_clean(value))}</dd></div>"
         for name, value in facts
     ]
     return "\n".join(lines)
+
+
+def _prompt(result: GenerationResult, request: Request) -> str:
+    text = _shortened(request.prompt, 160)
+    return f"{result.prompt_positions} positions: {text}" if result.steps else text
 
 
 def _table(result: GenerationResult) -> str:
@@ -109,6 +123,7 @@ def _data(result: GenerationResult, pieces: Sequence[str]) -> str:
         ],
         "budgets": None if budgets is None else [budgets.first_token_us, budgets.per_token_us],
         "prompt_positions": result.replayed_positions,
+        "failed_at": result.failed_at_us,
         "steps": [_row(step) for step in result.steps],
         "pieces": [_clean(_shortened(piece, PIECE_CHARS_MAX)) for piece in own],
     }

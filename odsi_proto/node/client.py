@@ -155,7 +155,7 @@ class Client:
 
         With late action REROUTE a stage that is too slow or too busy is left out: what there is goes
         on along another path among the peers, which runs it all as a prompt first. Raises
-        ``RequestFailedError`` or ``PeerError`` that names the stage, ``CapacityError`` for a prompt that
+        ``GenerationFailedError`` or ``PeerError`` that names the stage, ``CapacityError`` for a prompt that
         the model's context can not hold, and ``ConfigError`` for targets that no path can meet.
         """
         context = self.model.config.context
@@ -254,18 +254,18 @@ class Client:
     async def _go_elsewhere(
         self, generation: Generation, attempt: Attempt, error: RequestFailedError
     ) -> None:
-        """Choose a path without the stage that was late; raises ``error`` where there is none to choose."""
+        """Choose a path without the stage that was late; where there is none, raise what ``error`` ends."""
         if attempt.late_at is None:
-            raise error
+            raise generation.failed(f"{error}") from error
         if self._fixed_path:
-            raise RequestFailedError(f"{error}; no other path: this one was given stage by stage") from error
+            raise generation.failed(f"{error}; no other path: this one was given stage by stage") from error
         if generation.reroutes >= REROUTES_MAX:
-            raise RequestFailedError(f"{error}; {generation.reroutes} other paths were tried") from error
+            raise generation.failed(f"{error}; {generation.reroutes} other paths were tried") from error
         generation.avoided.add(attempt.late_at)
         try:
             path = await self._plan(generation.avoided)
         except (ConfigError, PeerError) as none:
-            raise RequestFailedError(f"{error}; no other path: {none}") from error
+            raise generation.failed(f"{error}; no other path: {none}") from error
         generation.go_on_along(path)
 
     async def _connect(self, peer: Peer) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from odsi_proto.errors import RequestFailedError
 from odsi_proto.kernels.sampling import Sampler
 from odsi_proto.kernels.tokenizer import TextStream
-from odsi_proto.node.result import FinishReason, GenerationResult
+from odsi_proto.node.result import FinishReason, GenerationFailedError, GenerationResult
 from odsi_proto.node.tally import Tally
 from odsi_proto.routing.budget import Targets
 from odsi_proto.routing.path import Peer
@@ -67,6 +67,17 @@ class Generation:
             reroutes=self.reroutes,
             is_exact=is_replay_exact or not self.reroutes,
         )
+
+    def failed(self, why: str) -> GenerationFailedError:
+        """What ends it without its tokens, with what there is of it."""
+        result = self.tally.result(
+            self.text + self.stream.finish(),
+            FinishReason.FAILED,
+            reroutes=self.reroutes,
+            is_exact=not self.reroutes,
+            failure=why,
+        )
+        return GenerationFailedError(result)
 
 
 @dataclass(slots=True)

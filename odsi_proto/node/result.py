@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from odsi_proto.errors import RequestFailedError
 from odsi_proto.units import LayerRange, Micros, ParticipantId, Position
 
 
@@ -14,6 +15,8 @@ class FinishReason(StrEnum):
     END_TOKEN = "end_token"
     MAX_TOKENS = "max_tokens"
     CONTEXT_FULL = "context_full"
+    FAILED = "failed"
+    """Only in what a ``GenerationFailedError`` has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,7 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult:
-    """A finished generation."""
+    """A finished generation, or as much as there was of one that failed."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -151,7 +154,7 @@ class GenerationResult:
     is_exact: bool = True
     """Whether the tokens are those of one path without interruption: a replay in the exact profile is."""
     first_token_us: Micros
-    """From the first prompt row sent to the first token."""
+    """From the first prompt row sent to the first token; 0 if none came."""
     tokens_per_second: float
     """Decode steps per second, the first token not counted; 0 with fewer than two tokens."""
     token: Spread
@@ -169,3 +172,15 @@ class GenerationResult:
     """What the last path ran as its prompt: the prompt, and after a reroute also the tokens before it."""
     steps_left_out: int
     """Decode steps beyond those; the parts are of those kept."""
+    failure: str | None = None
+    """Why it failed, in one line; None if it did not."""
+    failed_at_us: int | None = None
+    """When, since the first row was sent; None if it did not fail, or before a row was sent."""
+
+
+class GenerationFailedError(RequestFailedError):
+    """A generation that ended without its tokens, and what there was of it."""
+
+    def __init__(self, result: GenerationResult) -> None:
+        self.result = result
+        super().__init__(result.failure)

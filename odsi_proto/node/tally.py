@@ -190,11 +190,17 @@ class Tally:
             await self._news.wait()
 
     def result(
-        self, text: str, finish_reason: FinishReason, *, reroutes: int, is_exact: bool
+        self,
+        text: str,
+        finish_reason: FinishReason,
+        *,
+        reroutes: int,
+        is_exact: bool,
+        failure: str | None = None,
     ) -> GenerationResult:
-        """The finished generation."""
+        """The finished generation, or with ``failure`` one that fails now."""
         decode_us = self._last_us - self._first_us
-        decode_steps = len(self.token_ids) - 1
+        decode_steps = max(0, len(self.token_ids) - 1)
         steps = tuple(step.frozen() for step in self._steps.values())
         prompt = [step for step in steps if step.position < self._replayed_positions]
         decode = [step for step in steps[len(prompt) :] if step.arrived_us >= 0]
@@ -231,6 +237,8 @@ class Tally:
             steps=steps,
             replayed_positions=self._replayed_positions,
             steps_left_out=self._steps_left_out,
+            failure=failure,
+            failed_at_us=None if failure is None or not steps else self._now_us(),
         )
 
     def _now_us(self) -> int:

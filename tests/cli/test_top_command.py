@@ -82,6 +82,20 @@ def test_a_frame_fits_the_height_it_is_given() -> None:
     assert [drawn(of, height=height).count("\n") <= height for height in (26, 40, 80)] == [True] * 3
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 79])
+def test_a_narrow_terminal_has_fewer_columns_and_no_cut_number(width: int) -> None:
+    lines = drawn(status(), width=width).splitlines()
+
+    wide = drawn(status(), width=80).splitlines()
+    for section in ("connections", "requests"):
+        (at,) = (number for number, line in enumerate(lines) if line.startswith(section))
+        (wide_at,) = (number for number, line in enumerate(wide) if line.startswith(section))
+        for cut, whole in zip(lines[at + 1 : at + 3], wide[wide_at + 1 : wide_at + 3], strict=True):
+            assert "…" not in cut
+            assert whole.split()[: len(cut.split())] == cut.split()
+    assert [line[:7] for line in lines if line.startswith(("RTT", "queue"))] == ["RTT    ", "queue  "]
+
+
 def test_the_tightest_is_first_whichever_queue_it_waits_in() -> None:
     lines = drawn(status()).partition("waiting, tightest first")[2].splitlines()[2:6]
 
@@ -186,7 +200,9 @@ def test_nobody_at_the_address_and_no_address_are_said(odsi: Here, tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "{}:{}".format(*server.getsockname())
 
-    assert odsi("top", address).message == f"{address}: Connection refused"
+    outcome = odsi("top", address)
+    assert outcome.message.startswith(f"{address}: Connection refused: nobody serves metrics there")
+    assert outcome.code == 5
     assert odsi("top", "nonsense").code == odsi("top", "127.0.0.1:0").code == 2
     assert odsi("top", "--interval=0").code == 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.programs import Here
+from cli.programs import Here, program
 from node.timelines import Generation
 
 from odsi_proto.cli.waterfall import PIECE_CHARS_MAX, Request, waterfall
@@ -158,6 +158,44 @@ def test_after_a_reroute_the_rows_have_the_tokens_of_the_last_path() -> None:
     read = content(text)
     assert (read["prompt_positions"], read["pieces"], len(read["steps"])) == (5, ["b", "c"], 2)
     assert "1; drawn is what the last path did" in text
+
+
+def test_a_page_of_a_failure_says_why_and_ends_when_it_failed() -> None:
+    generation = Generation(2, prompt=4)
+    generation.first()
+    generation.send(1)
+    generation.now_us += 30_000
+
+    text = page(generation.failed(f"stage 1: EXPIRED: {HOSTILE}"), pieces=["a"])
+
+    read = content(text)
+    last = read["steps"][-1]
+    assert (last[6], read["failed_at"]) == (-1, last[2] + last[3] + last[4] + 30_000)
+    assert "<title>odsi: where the time went until it failed</title>" in text
+    assert "<dt>failed</dt><dd>stage 1: EXPIRED: &lt;/script&gt;&lt;img" in text
+    assert [tag for tag, _ in Page(text).tags].count("img") == 0
+    assert content(page())["failed_at"] is None
+
+
+def test_a_request_that_was_refused_makes_a_page_without_steps() -> None:
+    text = page(Generation(2).failed("stage 0: OVERLOADED"), pieces=[])
+
+    assert (content(text)["steps"], content(text)["failed_at"]) == ([], None)
+    assert "<dt>answer</dt><dd>no token</dd>" in text
+
+
+def test_a_generation_that_a_stage_refuses_writes_its_page(odsi: Here, tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    with program("node", "--model", tiny, "--layers=0-2", "--ephemeral", "--json") as running:
+        peer = running.event("ready")["peer"].replace("[0-2]", "[0-3]")
+        outcome = odsi(
+            "generate", "--model", tiny, "--path", peer, "--prompt=x", "--raw", "--waterfall", file
+        )
+
+    assert outcome.code == 6
+    note, error = outcome.err.splitlines()
+    assert note == f"the waterfall is in {file}"
+    assert f"<dd>{error.removeprefix('odsi: error: ')}</dd>" in file.read_text()
 
 
 def test_one_token_alone_makes_a_page() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from node.live import client, spare, swarm
 
-from odsi_proto.errors import ConfigError, RequestFailedError
+from odsi_proto.errors import ConfigError
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.client import Client, prompt_chunks
-from odsi_proto.node.result import GenerationResult
+from odsi_proto.node.result import GenerationFailedError, GenerationResult
 from odsi_proto.node.server import Node
 from odsi_proto.routing.budget import Targets
 from odsi_proto.statemachine.effects import Effect, Run
@@ -99,9 +99,11 @@ def test_without_another_path_the_generation_fails_and_names_the_stage() -> None
             falls_silent(nodes.nodes[-1], 0)
             for fixed_path in (False, True):
                 async with client(nodes.path, ActivationCodec.F32, fixed_path=fixed_path) as one:
-                    with pytest.raises(RequestFailedError) as caught:
+                    with pytest.raises(GenerationFailedError) as caught:
                         await generated(one, within(500_000))
                     reasons.append(str(caught.value))
+                    so_far = caught.value.result
+                    assert (so_far.failure, so_far.steps[-1].arrived_us) == (reasons[-1], -1)
                     with pytest.raises(ConfigError, match="not be there in 10 us: the stages take 100 us"):
                         await generated(one, within(10))
         return reasons

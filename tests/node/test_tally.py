@@ -120,6 +120,35 @@ def test_after_a_reroute_the_parts_are_those_of_the_last_path() -> None:
     assert parts_us(result) == result.token.mean_us
 
 
+def test_of_a_failed_generation_the_step_under_way_is_kept_with_what_is_known_of_it() -> None:
+    generation = Generation(2)
+    generation.first()
+    generation.token(5_000)
+    generation.send(1)
+    generation.tally.add_status([record(0, 2, 7_000)])
+    generation.now_us += 40_000
+
+    result = generation.failed("stage 1: EXPIRED: no rows")
+
+    step = result.steps[-1]
+    assert (step.position, step.arrived_us, len(result.token_ids)) == (2, -1, 2)
+    assert [hop and hop.compute_us for hop in step.hops] == [7_000, None]
+    sent_us = step.begun_us + timelines.EMBED_US + timelines.SEND_US
+    assert (result.failure, result.failed_at_us) == ("stage 1: EXPIRED: no rows", sent_us + 40_000)
+    assert result.stages[0].compute == Spread(5_000, 5_000, 5_000)  # sums are of steps that came back
+
+
+def test_a_generation_that_fails_before_its_first_token_has_no_speed() -> None:
+    generation = Generation(2)
+    assert generation.failed("refused").failed_at_us is None
+    generation.send(1)
+
+    result = generation.failed("lost")
+
+    assert (result.tokens_per_second, result.first_token_us, result.token) == (0.0, 0, Spread(0, 0, 0))
+    assert result.failed_at_us is not None
+
+
 def test_the_wait_for_reports_ends_when_every_stage_has_reported() -> None:
     async def run() -> None:
         generation = Generation(2)

@@ -82,6 +82,10 @@ class Generation:
         """All of it."""
         return self.tally.result(text, FinishReason.MAX_TOKENS, reroutes=reroutes, is_exact=True)
 
+    def failed(self, why: str) -> GenerationResult:
+        """What there is of it, if it fails now."""
+        return self.tally.result("", FinishReason.FAILED, reroutes=0, is_exact=True, failure=why)
+
 
 def record(
     stage: int, position: int, compute_us: int, *, remaining_us: int = 1, flags: int = 0
