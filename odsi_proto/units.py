@@ -9,6 +9,9 @@ from odsi_proto.errors import ConfigError
 Micros = NewType("Micros", int)
 """A duration or a monotonic instant in microseconds. Never wall-clock time, never a float."""
 
+Slack = NewType("Slack", int)
+"""Microseconds to spare; negative where there are too few. Never on the wire."""
+
 ConnectionId = NewType("ConnectionId", int)
 """An endpoint's own name for one connection; never on the wire, never reused."""
 

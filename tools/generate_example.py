@@ -14,7 +14,8 @@ from spec_markers import SPECS, between_markers, main
 
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import StageOffer
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import Run, SendControl, SendStep
 from odsi_proto.statemachine.endpoint import Endpoint
 from odsi_proto.statemachine.session import SelfDescription

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vectors_clients
+import vectors_deadlines
 import vectors_requests
 import vectors_sessions
 import vectors_steps
@@ -42,6 +43,7 @@ def main() -> int:
         "machine-requests": ("machine", vectors_requests.vectors()),
         "machine-steps": ("machine", vectors_steps.vectors()),
         "machine-clients": ("machine", vectors_clients.vectors()),
+        "machine-deadlines": ("machine", vectors_deadlines.vectors()),
     }
     stale = []
     for name, (kind, vectors) in files.items():

@@ -11,6 +11,7 @@ from odsi_proto.testing.vector_values import plain
 from odsi_proto.testing.vectors import CODECS
 from odsi_proto.units import Handle, Micros, Position, StageIndex, Tag
 from odsi_proto.wire import cbor, frames
+from odsi_proto.wire.codepoints import ErrorCode
 from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.step import DURATION_US_MAX, POSITIONS_MAX, StepHeader
 from odsi_proto.wire.varint import VARINT_MAX, encode_varint
@@ -124,6 +125,7 @@ RECORD = frames.StatusRecord(
     compute_us=Micros(3_200),
     coordination_us=Micros(90),
     output_bytes=1_182,
+    flags=9,
 )
 HANDLE, STAGE, POSITION = Handle(3), StageIndex(1), Position(701)
 
@@ -156,7 +158,17 @@ def sample_frames() -> list[tuple[str, frames.Frame]]:
             "refuse-with-an-unknown-code",
             dataclasses.replace(REFUSAL, code=0x3FFF, reason=""),
         ),
-        ("status", frames.StatusFrame(handle=HANDLE, records=(RECORD, full))),
+        (
+            "refuse-with-a-queue-time",
+            dataclasses.replace(REFUSAL, code=ErrorCode.OVERLOADED, queue_us=Micros(17_000)),
+        ),
+        (
+            "status",
+            frames.StatusFrame(
+                handle=HANDLE, credit_steps=70, credit_bytes=1_500_000, records=(RECORD, full)
+            ),
+        ),
+        ("status-of-credit-alone", frames.StatusFrame(handle=HANDLE, credit_steps=4, records=())),
         ("status-of-nothing", frames.StatusFrame(handle=HANDLE, records=())),
         ("status-full", frames.StatusFrame(handle=HANDLE, records=(ZERO_RECORD,) * 256)),
         ("cancel", frames.CancelFrame(message=cancel)),

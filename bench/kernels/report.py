@@ -3,7 +3,6 @@
 import os
 import platform
 import statistics
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import torch
 from bench.kernels.nodes import Breakdown
 from bench.kernels.plot import Bar, bars
 from bench.kernels.rounds import Accuracy, Group, Series
+from bench.provenance import commit
 from odsi_proto.kernels.capability import find_device
 
 FORMAT = 1
@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "commit": _commit(),
+        "commit": commit(),
         "load": [round(load, 2) for load in os.getloadavg()],
     }
 
@@ -88,15 +88,6 @@ def write_plots(folder: Path, measured: Sequence[Group | Breakdown]) -> None:
             ]
         if shown:
             (folder / f"{each.key}.svg").write_text(bars(each.title, shown), encoding="utf-8")
-
-
-def _commit() -> str:
-    """Of the checkout that this module is in, marked if files were changed; empty if git does not say."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
 
 
 def _ratio(series: Series, group: Group) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from odsi_proto.cli.delivery import Delivery, result_fields, result_table, summary
+from odsi_proto.cli.delivery import Delivery, result_fields, result_table, summary, write_waterfall
 from odsi_proto.cli.generation_options import PROFILE_DEFAULT, GenerationOptions
 from odsi_proto.cli.output import Output
 from odsi_proto.cli.stage_processes import StageProcess, StageSettings, child_environment, stage_processes
@@ -36,14 +36,19 @@ SINGLE_PROCESS_S_MAX = 60.0
 """To start and to generate in one process, beyond the time that the stages took."""
 
 
-async def demonstrate(options: GenerationOptions, output: Output, *, stages_count: int) -> None:
+async def demonstrate(
+    options: GenerationOptions, output: Output, *, stages_count: int, waterfall: Path | None
+) -> None:
     """Show the whole; every process started here has ended when this returns or raises."""
     model = options.model or default_model_path()
     _check_cuts(model, stages_count)
     output.note(f"starting {stages_count} nodes, each a process of its own")
     started_s = time.monotonic()
     async with stage_processes(stages_count) as stages:
-        result = await _watched(stages, _generate(stages, model, options, output))
+        delivery = await _watched(stages, _generate(stages, model, options, output))
+    result = delivery.result
+    if waterfall is not None:
+        write_waterfall(waterfall, delivery, options, output)
     output.note("the same engine in one process, for comparison")
     time_s_max = SINGLE_PROCESS_S_MAX + time.monotonic() - started_s
     cuts = [stage.layers.first for stage in result.stages[1:]]
@@ -61,7 +66,7 @@ def _check_cuts(model: Path, stages_count: int) -> None:
 
 async def _generate(
     stages: Sequence[StageProcess], model: Path, options: GenerationOptions, output: Output
-) -> GenerationResult:
+) -> Delivery:
     from odsi_proto.cli import client_run  # noqa: PLC0415
     from odsi_proto.node.client import Client  # noqa: PLC0415
 
@@ -85,7 +90,7 @@ async def _generate(
         async with Client(config, path, fixed_path=True) as client:
             output.emit("probe", {"round_trip_us": await _probe(client.probe())})
             await client_run.deliver(client, options, delivery)
-        return delivery.result
+        return delivery
 
 
 async def _probe(probe: Coroutine[Any, Any, None]) -> int:

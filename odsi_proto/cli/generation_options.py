@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from odsi_proto.cli.deadline_options import NO_DEADLINES, DeadlineOptions
 from odsi_proto.cli.params import model_option, threads_option
 from odsi_proto.errors import ConfigError
 from odsi_proto.wire.tensor import ActivationCodec
@@ -72,6 +73,7 @@ class GenerationOptions:
     """A key of ``PROFILES``; ``None`` if nothing was said."""
     model: Path | None
     threads: int
+    deadlines: DeadlineOptions = NO_DEADLINES
 
     def chosen(self, default_profile: str) -> Profile:
         """How to compute and how activations travel."""

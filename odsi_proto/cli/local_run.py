@@ -26,10 +26,20 @@ from odsi_proto.kernels.sampling import Sampler, Sampling
 from odsi_proto.kernels.tokenizer import TextTokenizer
 from odsi_proto.kernels.vocabulary import load_tokenizer
 from odsi_proto.limits import PREFILL_CHUNK_POSITIONS
-from odsi_proto.node.result import ClientReport, FinishReason, GenerationResult, StageReport, TokenEvent
+from odsi_proto.node.result import (
+    ClientReport,
+    FinishReason,
+    GenerationResult,
+    Spread,
+    StageReport,
+    TokenEvent,
+)
 from odsi_proto.node.settings import PROFILES as NODE_PROFILES
 from odsi_proto.routing.path import even_cuts
 from odsi_proto.units import LayerRange, Micros, Position
+
+NOTHING = Spread(0, 0, 0)
+"""In a single process nothing waits or travels."""
 
 LOCAL_PROFILE_DEFAULT = "exact"
 """Nothing travels, so nothing is gained by rounding what would."""
@@ -127,7 +137,7 @@ def _measured(
     sampler = _TimedSampler(Sampling(temperature=how.temperature, top_p=how.top_p, seed=how.seed))
     text = tokenizer.stream()
     token_ids: list[int] = []
-    came_us = [_now_us()]
+    came_us, callers_us = [_now_us()], []
     for token in generate_local(
         client,
         engines,
@@ -140,10 +150,21 @@ def _measured(
     ):
         came_us.append(_now_us())
         token_ids.append(token.token_id)
-        yield TokenEvent(
-            token_id=token.token_id, position=Position(token.position), text=text.push(token.token_id)
-        )
+        piece = text.push(token.token_id)
+        yield TokenEvent(token_id=token.token_id, position=Position(token.position), text=piece)
+        callers_us.append(_now_us() - came_us[-1])
     chunks = -(-len(prompt_ids) // PREFILL_CHUNK_POSITIONS)
+    reports = tuple(_stage_report(engine, chunks) for engine in engines)
+    tokens_us = [came - before for before, came in pairwise(came_us[1:])]
+    known_us = zip(
+        callers_us,
+        client.embed_us[chunks:],
+        client.head_us[1:],
+        sampler.pick_us[1:],
+        *(engine.step_us[chunks:] for engine in engines),
+        strict=False,  # nothing is embedded after the last token
+    )
+    rest_us = (token_us - sum(parts_us) for token_us, parts_us in zip(tokens_us, known_us, strict=True))
     yield GenerationResult(
         text=tokenizer.decode(token_ids),
         token_ids=tuple(token_ids),
@@ -151,23 +172,41 @@ def _measured(
         finish_reason=_finish_reason(token_ids, tokenizer.end_ids, options.max_tokens),
         first_token_us=Micros(came_us[1] - came_us[0]),
         tokens_per_second=(len(token_ids) - 1) * 1e6 / max(1, came_us[-1] - came_us[1]),
-        stages=tuple(_stage_report(engine, chunks) for engine in engines),
-        client=ClientReport(
-            embed_us=_mean_us(client.embed_us[chunks:]),
-            head_us=_mean_us(client.head_us[1:]),
-            sample_us=_mean_us(sampler.pick_us[1:]),
-            bytes_per_token=0,
-        ),
+        token=Spread.of(tokens_us),
+        unaccounted=Spread.of(rest_us),
+        stages=reports,
+        client=_client_report(callers_us[:-1], client, sampler, chunks),
+        budgets=None,
+        steps=(),
+        replayed_positions=len(prompt_ids),
+        steps_left_out=0,
+    )
+
+
+def _client_report(
+    callers_us: Sequence[int], client: _TimedClient, sampler: _TimedSampler, chunks: int
+) -> ClientReport:
+    return ClientReport(
+        caller=Spread.of(callers_us),
+        embed=Spread.of(client.embed_us[chunks:]),
+        send=NOTHING,
+        returned=NOTHING,
+        head=Spread.of(client.head_us[1:]),
+        sample=Spread.of(sampler.pick_us[1:]),
+        bytes_per_token=0,
     )
 
 
 def _stage_report(engine: _TimedStage, chunks: int) -> StageReport:
+    compute = Spread.of(engine.step_us[chunks:])
     return StageReport(
         participant=None,
         layers=engine.layers,
-        compute_us=_mean_us(engine.step_us[chunks:]),
-        queue_us=Micros(0),
-        transfer_us=Micros(0),
+        transfer=NOTHING,
+        queue=NOTHING,
+        compute=compute,
+        coordination=NOTHING,
+        total=compute,
         bytes_per_token=0,
     )
 
@@ -185,10 +224,6 @@ def _ranges(config: ModelConfig, stages: int | None, cuts: tuple[int, ...] | Non
         raise ConfigError(f"a cut at layer {cuts[-1]}: the model has layers 0-{config.layers_count}")
     bounds = (0, *cuts, config.layers_count)
     return tuple(LayerRange(first, end) for first, end in pairwise(bounds))
-
-
-def _mean_us(durations_us: Sequence[int]) -> Micros:
-    return Micros(round(sum(durations_us) / len(durations_us)) if durations_us else 0)
 
 
 def _now_us() -> int:

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "model": LazyCommand("model", "Digest and inspect models."),
     "node": LazyCommand("node", "Run an execution node."),
     "sim": LazyCommand("sim", "Run the state machines on a hostile network in virtual time."),
+    "top": LazyCommand("top", "Watch a running node."),
     "vectors": LazyCommand("vectors", "Run, list and show the test vectors of the specification."),
 }
 

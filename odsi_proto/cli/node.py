@@ -22,8 +22,16 @@ from odsi_proto.cli.params import (
     model_option,
 )
 from odsi_proto.kernels.model_path import default_model_path
+from odsi_proto.node.config import CONGESTION
 from odsi_proto.node.identity_files import default_identity_path, ephemeral_signer, load_signer
-from odsi_proto.node.settings import KV_MIB_MAX, PROFILES, THREADS_MAX, Listen, NodeSettings
+from odsi_proto.node.settings import (
+    KV_MIB_MAX,
+    PROFILES,
+    THREADS_MAX,
+    UPLINK_MBIT_MAX,
+    Listen,
+    NodeSettings,
+)
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
@@ -33,7 +41,7 @@ from odsi_proto.wire.identity import Signer
     epilog=examples(
         "odsi node --layers 0-10",
         "odsi node --layers 0-10 --listen 192.0.2.7:4433 --peer 'ID@192.0.2.8:4433[10-20]'",
-        "odsi node --config node-a.toml --threads 2",
+        "odsi node --config node-a.toml --threads 2 --metrics 127.0.0.1:9464",
     )
 )
 @model_option
@@ -58,6 +66,21 @@ from odsi_proto.wire.identity import Signer
     type=click.IntRange(1, KV_MIB_MAX),
     help="Memory for the state of all requests, in MiB.  [default: 1024]",
 )
+@click.option(
+    "--metrics",
+    type=LISTEN,
+    help="Serve /metrics and /status over HTTP there; port 0 lets the system choose.  [default: off]",
+)
+@click.option(
+    "--congestion",
+    type=click.Choice(CONGESTION),
+    help="Congestion controller.  [default: reno]",
+)
+@click.option(
+    "--uplink-mbit",
+    type=click.IntRange(1, UPLINK_MBIT_MAX),
+    help="Mbit/s that leave at most. Default: learned, and only bulk is slowed down.",
+)
 @click.option("--config", type=FILE, help="TOML file with the same names; flags win.")
 @click.option(
     "--supervised",
@@ -78,6 +101,9 @@ def node(
     profile: str | None,
     threads: int | None,
     kv_mib: int | None,
+    metrics: Listen | None,
+    congestion: str | None,
+    uplink_mbit: int | None,
     config: Path | None,
     supervised: bool,
     log_level: str,
@@ -99,6 +125,9 @@ def node(
         peers=peers or None,
         threads=threads,
         kv_mib=kv_mib,
+        metrics=metrics,
+        congestion=congestion,
+        uplink_mbit=uplink_mbit,
         profile=None if profile is None else PROFILES[profile],
     )
     if config is not None:

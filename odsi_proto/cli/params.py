@@ -48,11 +48,23 @@ def _layer_numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def _metrics_address(text: str) -> Listen:
+    """Where a node serves metrics, also as its URL."""
+    try:
+        address = Listen.parse(text.removeprefix("http://").partition("/")[0])
+    except ConfigError:
+        address = None
+    if address is None or not address.port:
+        raise ConfigError(f"{text!r} is not the address of a node's metrics: expected HOST:PORT")
+    return address
+
+
 STAGES_MAX = LIST_ITEMS_MAX
 """As many as fit in the message that opens a path."""
 
 LAYERS = Parsed("LO-HI", LayerRange.parse)
 LISTEN = Parsed("HOST:PORT", Listen.parse)
+METRICS_ADDRESS = Parsed("HOST:PORT", _metrics_address)
 PEER = Parsed("ID@HOST:PORT", Peer.parse)
 PATH = Parsed("PEER,PEER,...", _path_of_peers)
 CUTS = Parsed("LAYER,LAYER,...", _layer_numbers)
@@ -81,6 +93,12 @@ def threads_option(command: Callable[..., Any]) -> Callable[..., Any]:
     text = "Compute threads of a process."
     threads = click.IntRange(1, THREADS_MAX)
     return click.option("--threads", type=threads, default=1, show_default=True, help=text)(command)
+
+
+def waterfall_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--waterfall``: a page about one request."""
+    text = "Write where the time of every token went, as one HTML file."
+    return click.option("--waterfall", type=FILE, help=text)(command)
 
 
 def log_level_option(default: str) -> Decorator:

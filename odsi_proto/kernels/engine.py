@@ -177,18 +177,28 @@ class StageEngine:
 
     def run_batch(self, steps: Sequence[StageStep]) -> list[Tensor]:
         """The rows of steps of different requests, run together; raises as :meth:`run`."""
-        if not steps:
-            return []
+        _check_different(steps)
         segments = [self._segment(step) for step in steps]
-        if len({step.request_id for step in steps}) < len(steps):
-            raise LocalProtocolError("two steps of one request in a batch")
-        rows = torch.cat([step.rows for step in steps])
-        done = self.backend.run(rows, segments, self._cache)
-        results, at = [], 0
-        for segment in segments:
-            segment.state.positions_held += segment.length
-            results.append(done[at : at + segment.length])
-            at += segment.length
+        return self._run(steps, segments)
+
+    def run_each(self, steps: Sequence[StageStep]) -> list[Tensor | LocalProtocolError]:
+        """As :meth:`run_batch`; but a step that can not run keeps no other back, and its error is its result.
+
+        A request that another thread closes meanwhile is such a step.
+        """
+        _check_different(steps)
+        results: list[Tensor | LocalProtocolError] = []
+        able, segments = [], []
+        for step in steps:
+            try:
+                segments.append(self._segment(step))
+            except LocalProtocolError as error:
+                results.append(error)
+            else:
+                able.append(len(results))
+                results.append(step.rows)
+        for index, rows in zip(able, self._run([steps[index] for index in able], segments), strict=True):
+            results[index] = rows
         return results
 
     def step(
@@ -210,6 +220,14 @@ class StageEngine:
             raise LocalProtocolError(f"{rows_out_max} rows asked for, expected at least 1")
         rows = self.run(request_id, first_position, decode_rows(codec_in, payload, self.config.width))
         return encode_rows(codec_out, rows[-rows_out_max:])
+
+    def _run(self, steps: Sequence[StageStep], segments: Sequence[Segment]) -> list[Tensor]:
+        if not steps:
+            return []
+        done = self.backend.run(torch.cat([step.rows for step in steps]), segments, self._cache)
+        for segment in segments:
+            segment.state.positions_held += segment.length
+        return list(torch.split(done, [segment.length for segment in segments]))
 
     def _segment(self, step: StageStep) -> Segment:
         state, (_, first, rows) = self._state(step.request_id), step
@@ -245,6 +263,11 @@ class StageEngine:
         if state is None:
             raise LocalProtocolError(f"request {request_id.hex()} is not open")
         return state
+
+
+def _check_different(steps: Sequence[StageStep]) -> None:
+    if len({step.request_id for step in steps}) < len(steps):
+        raise LocalProtocolError("two steps of one request in a batch")
 
 
 def _check_memory(kv_bytes_max: int) -> None:

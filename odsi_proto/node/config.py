@@ -9,6 +9,22 @@ from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
 from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
+CONGESTION = ("reno", "cubic", "delay")
+"""Congestion controllers to choose from: aioquic's, and the one in ``node/congestion.py``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportConfig:
+    """How a participant sends, over all its connections."""
+
+    congestion: str = "reno"
+    """One of ``CONGESTION``."""
+    uplink_bytes_s: int | None = None
+    """What leaves all connections together at most; None learns what bulk may take beside steps."""
+
+
+DEFAULT_TRANSPORT = TransportConfig()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
@@ -32,6 +48,9 @@ class NodeConfig:
     """How the layers are computed; requests for another are refused."""
     kv_bytes_max: int = 1 << 30
     """Memory for the KV state of all requests; an OPEN that would pass it is refused."""
+    metrics: tuple[str, int] | None = None
+    """Host and TCP port to serve ``/metrics`` and ``/status`` on; port 0 lets the system choose."""
+    transport: TransportConfig = DEFAULT_TRANSPORT
     limits: Limits = Limits()
 
 
@@ -47,4 +66,5 @@ class ClientConfig:
     """How every stage, and the client's own part, is to compute."""
     manifest: Path | None = None
     threads: int = 1
+    transport: TransportConfig = DEFAULT_TRANSPORT
     limits: Limits = Limits()

@@ -109,6 +109,8 @@ class DelayCongestionControl(QuicCongestionControl):
         self._packet_bytes = max_datagram_size
         self._floor_bytes = K_MINIMUM_WINDOW * max_datagram_size
         self._path = PathDelay()
+        self.target_s = TARGET_S
+        """The queue that is too long; more for who is to give way last at a shared bottleneck."""
         self._window_bytes = float(self.congestion_window)
         """What is aimed at; ``congestion_window`` follows in whole packets, since aioquic would fill the
         rest of the window with packets of a few bytes."""
@@ -263,7 +265,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._mark_bytes = at_bytes
             self._is_mark_hard = self._is_competing
             self._reduce(now, at_bytes * (HALF if self._is_competing else SOFT_CUT))
-        elif path.queue_s > TARGET_S / 2 and not self._is_competing and not is_startup:
+        elif path.queue_s > self.target_s / 2 and not self._is_competing and not is_startup:
             self._reduce(now, at_bytes * path.base_s / path.standing_s)
 
     def _is_startup(self) -> bool:
@@ -305,7 +307,7 @@ class DelayCongestionControl(QuicCongestionControl):
     def _target_s(self) -> float:
         pace_s = self._packet_bytes / self._rounds.best_bytes_s
         spread_s = self._path.spread_s - SPREAD_FREE_S - pace_s
-        return TARGET_S + pace_s + (SPREAD_FACTOR * spread_s if spread_s > 0 else 0.0)
+        return self.target_s + pace_s + (SPREAD_FACTOR * spread_s if spread_s > 0 else 0.0)
 
     def _cut(self, now: float) -> None:
         """Give back the queue, unless that was of no use several times."""
@@ -324,7 +326,7 @@ class DelayCongestionControl(QuicCongestionControl):
             self._reduce(now, CUT * self._window_bytes * path.base_s / path.standing_s)
 
     def _ends_competing(self, now: float) -> bool:
-        if self._path.queue_s < TARGET_S / 2:
+        if self._path.queue_s < self.target_s / 2:
             self._compete_s = COMPETE_S_MIN
         elif now > self._compete_until_s:
             self._compete_s = min(COMPETE_S_MAX, 2 * self._compete_s)

@@ -31,9 +31,18 @@ class CreditedConnection(QuicConnection):
         self.connection_window, self.stream_window = CONNECTION_BYTES, STREAM_BYTES
 
     @property
+    def credit_plenty_bytes(self) -> int:
+        """A stream that has not come this far needs no more credit.
+
+        Most steps never do, and cost no frame for it.
+        """
+        return self._local_max_stream_data_uni // 2
+
+    @property
     def held_bytes(self) -> int:
         """Bytes up to each stream's highest offset that were not delivered yet."""
-        receivers = (stream.receiver for stream in self._streams.values())
+        # Not self._streams.values(), which a subclass may narrow to the streams near their limit.
+        receivers = (stream.receiver for stream in dict.values(self._streams))
         return sum(r.highest_offset - r.starting_offset() for r in receivers if not r.is_finished)
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
@@ -52,7 +61,7 @@ class CreditedConnection(QuicConnection):
         seen = receiver.highest_offset
         if stream.max_stream_data_local:
             granted = stream.max_stream_data_local - receiver.starting_offset()
-            if granted < self.stream_window // 2:
+            if seen > self.credit_plenty_bytes and granted < self.stream_window // 2:
                 stream.max_stream_data_local = receiver.starting_offset() + self.stream_window
         receiver.highest_offset = 0  # as above
         super()._write_stream_limits(builder, space, stream)

@@ -12,6 +12,8 @@ from typing import Protocol
 import structlog
 
 from odsi_proto.node.certificate import make_certificate
+from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
+from odsi_proto.node.observe import Observer
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.effects import (
     Close,
@@ -25,6 +27,7 @@ from odsi_proto.statemachine.effects import (
 )
 from odsi_proto.statemachine.endpoint import Endpoint
 from odsi_proto.statemachine.session import Binding
+from odsi_proto.statemachine.table import Verdict
 from odsi_proto.units import ConnectionId, Micros
 
 log = structlog.get_logger(__name__)
@@ -56,12 +59,23 @@ class Role(Protocol):
 class Driver:
     """One endpoint on one QUIC endpoint."""
 
-    def __init__(self, endpoint: Endpoint, role: Role) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        role: Role,
+        transport: TransportConfig = DEFAULT_TRANSPORT,
+        *,
+        observer: Observer | None = None,
+    ) -> None:
+        """``observer`` is told of what passes."""
         self.endpoint = endpoint
+        self._observer = observer or Observer(now_us)
         self._role = role
         self._loop = asyncio.get_running_loop()
         signer = endpoint.about.signer
-        self.quic = QuicEndpoint(self, certificate=make_certificate(signer), limits=endpoint.limits)
+        self.quic = QuicEndpoint(
+            self, certificate=make_certificate(signer), limits=endpoint.limits, transport=transport
+        )
         self._timer: asyncio.TimerHandle | None = None
 
     def act(self, effects: tuple[Effect, ...]) -> None:
@@ -94,6 +108,7 @@ class Driver:
     def lost(self, connection: ConnectionId, reason: str) -> None:
         """A connection is gone."""
         self._perform(self.endpoint.connection_lost(connection, reason, now=now_us()))
+        self._observer.gone(connection)
         self._role.gone(connection, reason)
         self._arm()
 
@@ -102,26 +117,36 @@ class Driver:
         self.endpoint.rtt_measured(connection, rtt_min_us)
 
     def _perform(self, effects: tuple[Effect, ...]) -> None:
+        observer = self._observer
         for effect in effects:
             match effect:
                 case SendControl():
                     self.quic.send_control(effect.connection, effect.data)
                 case SendStep():
-                    self.quic.send_step(effect.connection, effect.header, effect.payload)
+                    step = effect
+                    self.quic.send_step(step.connection, step.header, step.payload, step.slack_us)
+                    observer.step_sent(step.slack_us)
                 case StopStream():
                     self.quic.stop_stream(effect.connection, effect.stream, effect.code)
                 case Close():
                     where = self.quic.address_of(effect.connection)
                     log.info("closed", peer=where, code=effect.code, reason=effect.reason)
                     self.quic.close(effect.connection, effect.code, effect.reason)
+                    observer.closed(effect.connection, effect.code)
                     self._role.gone(effect.connection, effect.reason)
                 case Established():
                     self.quic.authenticated(effect.connection)
+                    observer.established(effect.connection, effect.participant)
                     self._role.perform(effect)
                 case Transition():
-                    pass  # for checkers and traces
+                    # Here, not there: a step makes half a dozen of them, and a call costs more than they do.
+                    if effect.verdict is Verdict.REFUSED or (
+                        effect.after is not effect.before and effect.machine == "request"
+                    ):
+                        observer.transition(effect)
                 case Trace():
-                    log.info(effect.event, connection=effect.connection, **_plain(effect))
+                    write = log.debug if observer.trace(effect) else log.info
+                    write(effect.event, connection=effect.connection, **_plain(effect))
                 case _:
                     self._role.perform(effect)
 

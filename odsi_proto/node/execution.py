@@ -1,40 +1,88 @@
-"""The execution queue: one worker thread that runs steps, so that QUIC is served meanwhile.
+"""The execution queue: steps run in the order of ``step_queue``, piece by piece, while QUIC is served.
 
-Kernels let go of the interpreter lock. But the way to another thread and back costs a decode step some
-0.5 ms, because whoever has the lock goes on for a while; that is more than a stage of a small model
-computes. So a step that is known to be short runs in the event loop, where packets wait for it less
-than they wait for a timer. Jobs start in the order they were given, and one at a time, which keeps the
-steps of a request in order. Reservations are no jobs: the loop makes them, and a job only looks them up.
+Whenever the engine is free the next piece is formed, of what waits then. Kernels let go of the interpreter
+lock, so a piece runs in a worker thread beside the loop. But the way to another thread and back costs a
+decode step some 0.5 ms, because whoever has the lock goes on for a while; that is more than a stage of a
+small model computes. So a piece that is known to be short, and with nothing behind it, runs in the event
+loop, where packets wait for it less than they wait for a timer (docs/decisions/0012-compute-thread.md).
+
+Reservations do not wait: the loop makes them, and a piece only looks them up.
 """
 
 import asyncio
-import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import structlog
 import torch
 
-from odsi_proto.errors import CapacityError, OdsiError
+from odsi_proto.errors import CapacityError
 from odsi_proto.kernels.backend import usable_threads
 from odsi_proto.kernels.engine import StageEngine
+from odsi_proto.limits import Limits
+from odsi_proto.node.compute import Answer, Job, Outcome, compute
+from odsi_proto.node.compute_time import ComputeTimes
 from odsi_proto.node.driver import now_us
+from odsi_proto.node.piece import Part, Piece
+from odsi_proto.node.step_queue import StepQueue, Waiting
+from odsi_proto.statemachine.budget import ExecutorLoad
 from odsi_proto.statemachine.effects import Release, Reserve, Run
-from odsi_proto.units import Micros
+from odsi_proto.units import Micros, Position, RequestId
 
 log = structlog.get_logger(__name__)
 
 INLINE_US_MAX = 10_000
-"""What a step may take in the event loop: well within an ACK delay (25 ms) and a keep-alive (50 ms)."""
+"""What a piece may take in the event loop: well within an ACK delay (25 ms) and a keep-alive (50 ms)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSnapshot:
+    """What the execution queue holds and has done."""
+
+    waiting: Waiting
+    running: int
+    """Steps of the piece that runs."""
+    queue_us: Micros
+    """Until a short step taken now would start."""
+    decode_us: Micros | None
+    """Expected compute of one decode step alone; None while none has run."""
+    steps: int
+    """That ran to their end; this and the rest since the node started."""
+    busy_us: int
+    """Time that pieces took, each once however many steps it had."""
+    pieces: int
+    pieces_inline: int
+    """That ran in the event loop."""
+    steps_per_piece: tuple[tuple[int, int], ...]
+    """How many pieces had so many steps, by that number."""
+    cuts: int
+    """Pieces that left a rest of their step."""
+    late: int
+    """Steps that ended after the latest finish that the queue knew of."""
+    set_aside: int
+    """Times that a step was put behind those that could be in time."""
+    expired: int
+    refused: int
+    """Steps that found the queue full."""
 
 
 class ExecutionQueue:
     """Carries out :class:`Reserve`, :class:`Run` and :class:`Release` on one engine."""
 
-    def __init__(self, engine: StageEngine, *, threads: int) -> None:
+    def __init__(self, engine: StageEngine, *, threads: int, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
         self.engine = engine
+        stability = engine.backend.stability
+        self._queue = StepQueue(
+            ComputeTimes(),
+            steps_max=limits.executor_steps_max,
+            bytes_max=limits.executor_bytes_max,
+            can_batch=stability.batch,
+            can_cut=stability.batch and stability.chunks,
+        )
+        self._jobs: dict[tuple[RequestId, Position], Job] = {}
         self._loop = asyncio.get_running_loop()
         threads = usable_threads(threads)
         # OpenMP keeps the number of compute threads for each thread that starts some: it is set in both
@@ -43,11 +91,9 @@ class ExecutionQueue:
             1, thread_name_prefix="odsi-execution", initializer=torch.set_num_threads, initargs=(threads,)
         )
         torch.set_num_threads(threads)
-        self._with_worker = 0
-        self._scheduled = 0
-        """Jobs that start in this turn of the loop: of several, none runs in it."""
-        self._decode_us = INLINE_US_MAX + 1
-        """What a step of one position took last; unknown at first."""
+        self._is_woken = False
+        self._pieces_inline = 0
+        self._busy_us = 0
 
     def reserve(self, effect: Reserve) -> str | None:
         """Set state aside, at once: nobody's OPEN waits for compute. None, or why it does not fit."""
@@ -60,84 +106,124 @@ class ExecutionQueue:
             return f"no memory for {effect.positions_max} positions: {type(error).__name__}"
         return None
 
-    def run(self, effect: Run, answer: "Answer") -> None:
-        """Run a step; ``answer`` gets its rows or its failure, with the times of both ends."""
-
-        def job() -> Outcome:
-            started_us = now_us()
-            try:
-                rows = self.engine.step(
-                    effect.request,
-                    first_position=effect.position,
-                    payload=effect.payload,
-                    codec_in=effect.codec_in,
-                    codec_out=effect.codec_out,
-                    rows_out_max=effect.rows_out_max,
-                )
-            except OdsiError as error:
-                return Outcome(started_us, now_us(), None, str(error))
-            except Exception as error:
-                reason = f"internal error: {type(error).__name__}"
-                return Outcome(started_us, now_us(), None, reason, bug=traceback.format_exc())
-            # Bytes: an endpoint retains them, and what it holds never changes.
-            return Outcome(started_us, now_us(), memoryview(bytes(rows)), "")
-
-        # Not here: the effects that came with this one go first, and jobs start in their order.
-        self._scheduled += 1
-        self._loop.call_soon(self._start, job, effect.count, answer)
+    def run(self, effect: Run, answer: Answer) -> None:
+        """Run a step when its turn comes; ``answer`` gets its rows or its failure, never at once."""
+        job = Job(effect, answer)
+        try:
+            self._queue.add(effect, now=now_us())
+        except CapacityError as error:
+            job.fail(error)
+            self._loop.call_soon(answer, job.outcome(now_us()))
+            return
+        self._jobs[effect.request, effect.position] = job
+        self._wake()
 
     def release(self, effect: Release) -> None:
         """Give state back; of a request that holds none, nothing. Its queued steps end unrun."""
         if self.engine.is_open(effect.request):
             self.engine.close(effect.request)
+        for run in self._queue.forget(effect.request):
+            job = self._jobs.pop((run.request, run.position))
+            self._loop.call_soon(job.answer, job.outcome(now_us()))
+
+    def load(self) -> ExecutorLoad:
+        """What it takes now."""
+        queue = self._queue
+        return ExecutorLoad(
+            queue_us=queue.queue_us(now_us()),
+            decode_us=queue.decode_us,
+            credit_steps=queue.credit_steps,
+            credit_bytes=queue.credit_bytes,
+        )
+
+    def snapshot(self) -> QueueSnapshot:
+        """For people and monitors; looks at each waiting step."""
+        queue, now = self._queue, now_us()
+        counts = queue.counts
+        return QueueSnapshot(
+            waiting=queue.waiting(now),
+            running=0 if queue.running is None else len(queue.running.parts),
+            queue_us=queue.queue_us(now),
+            decode_us=queue.decode_us,
+            steps=counts.steps,
+            busy_us=self._busy_us,
+            pieces=counts.pieces,
+            pieces_inline=self._pieces_inline,
+            steps_per_piece=tuple(sorted(counts.steps_per_piece.items())),
+            cuts=counts.cuts,
+            late=counts.late,
+            set_aside=counts.set_aside,
+            expired=counts.expired,
+            refused=counts.refused,
+        )
 
     def shut_down(self) -> None:
-        """Finish the job under way and drop the rest."""
+        """Finish the piece under way and drop the rest."""
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, job: "Job", count: int, answer: "Answer") -> None:
-        self._scheduled -= 1
-        is_alone = not self._with_worker and not self._scheduled
-        if count == 1 and is_alone and self._decode_us <= INLINE_US_MAX:
-            self._done(job(), count, answer)
+    def _wake(self) -> None:
+        """Form a piece later in this turn of the loop: what else comes in it may join."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._loop.call_soon(self._woken)
+
+    def _woken(self) -> None:
+        self._is_woken = False
+        self._start(has_answers=False)
+
+    def _start(self, *, has_answers: bool) -> None:
+        """Form the next piece and run it, if none runs: in the loop only if no answer waits behind it."""
+        if self._queue.running is not None:
+            return
+        turn = self._queue.next(now=now_us())
+        for run in turn.expired:
+            job = self._jobs.pop((run.request, run.position))
+            now = now_us()
+            outcome = Outcome(now, now, None, "nothing is left of its budget", is_expired=True)
+            self._loop.call_soon(job.answer, outcome)
+        if turn.piece is None:
+            return
+        jobs = [
+            (self._jobs[part.step.run.request, part.step.run.position], part) for part in turn.piece.parts
+        ]
+        if not has_answers and self._is_short(turn.piece):
+            self._pieces_inline += 1
+            self._done(jobs, *self._timed(jobs))
         else:
-            self._submit(job, count, answer)
+            self._submit(jobs)
 
-    def _submit(self, job: "Job", count: int, answer: "Answer") -> None:
+    def _is_short(self, piece: Piece) -> bool:
+        """Whether packets may wait for it: a decode of a known time, with nothing behind it."""
+        return (
+            piece.work.is_decode
+            and piece.safe_us <= INLINE_US_MAX
+            and self._queue.times.knows(is_decode=True)
+            and not self._queue.has_waiting
+        )
+
+    def _submit(self, jobs: Sequence[tuple[Job, Part]]) -> None:
         def work() -> None:
-            outcome = job()
+            started_us, finished_us = self._timed(jobs)
             with suppress(RuntimeError):  # the loop has ended, and with it whoever waits
-                self._loop.call_soon_threadsafe(back, outcome)
-
-        def back(outcome: Outcome) -> None:
-            self._with_worker -= 1
-            self._done(outcome, count, answer)
+                self._loop.call_soon_threadsafe(self._done, jobs, started_us, finished_us)
 
         with suppress(RuntimeError):  # the queue is shut down
             self._worker.submit(work)
-            self._with_worker += 1
 
-    def _done(self, outcome: "Outcome", count: int, answer: "Answer") -> None:
-        if count == 1 and outcome.rows is not None:  # one that failed says nothing of one that runs
-            self._decode_us = outcome.finished_us - outcome.started_us
-        answer(outcome)
+    def _timed(self, jobs: Sequence[tuple[Job, Part]]) -> tuple[Micros, Micros]:
+        started_us = now_us()
+        compute(self.engine, jobs)
+        return started_us, now_us()
 
-
-class Outcome:
-    """How a step ended."""
-
-    __slots__ = ("bug", "finished_us", "reason", "rows", "started_us")
-
-    def __init__(
-        self, started_us: Micros, finished_us: Micros, rows: memoryview | None, reason: str, *, bug: str = ""
-    ) -> None:
-        self.started_us = started_us
-        self.finished_us = finished_us
-        self.rows = rows
-        self.reason = reason
-        self.bug = bug
-        """A traceback, where the failure is our own; logged by the loop, once the request has its answer."""
-
-
-Job: TypeAlias = Callable[[], Outcome]
-Answer: TypeAlias = Callable[[Outcome], None]
+    def _done(self, jobs: Sequence[tuple[Job, Part]], started_us: Micros, finished_us: Micros) -> None:
+        took_us = Micros(finished_us - started_us)
+        self._busy_us += took_us
+        for job, _ in jobs:
+            job.took_us += took_us
+        failed = [part.step for job, part in jobs if job.reason]
+        over = self._queue.done(took_us=took_us, now=finished_us, failed=failed)
+        if self._queue.has_waiting:
+            self._start(has_answers=True)  # the engine goes on before anybody reads what is done
+        for step in over:
+            job = self._jobs.pop((step.run.request, step.run.position))
+            job.answer(job.outcome(finished_us))

@@ -2,15 +2,17 @@
 
 One endpoint dials and accepts over the same port, so a node behind NAT is reached on the path it
 opened. Nothing is sent until :meth:`QuicEndpoint.flush`, which drivers call once per turn: what a
-turn produced shares packets.
+turn produced shares packets, and :class:`~odsi_proto.node.send_queue.SendQueue` orders it over all
+connections.
 """
 
 import asyncio
 import ssl
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Protocol
 
 import structlog
@@ -22,19 +24,24 @@ from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation,
 from odsi_proto.errors import PeerError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import Certificate, certificate_key, certificate_sha256
-from odsi_proto.node.credit import STRANGER_BYTES, CreditedConnection
+from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
+from odsi_proto.node.connection import OrderedConnection
+from odsi_proto.node.credit import STRANGER_BYTES
+from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank, SendQueue
+from odsi_proto.node.snapshots import LinkSnapshot, LossCount, way_of
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
+from odsi_proto.node.uplink import Uplink
 from odsi_proto.statemachine.session import Binding
-from odsi_proto.units import ConnectionId, Micros, ParticipantId
+from odsi_proto.units import ConnectionId, Micros, ParticipantId, Slack
 from odsi_proto.wire.codepoints import ALPN, ErrorCode
 
 log = structlog.get_logger(__name__)
 
-DATAGRAM_BYTES = 1232
-"""UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
-
 _UNSENT_BYTES_MAX = 8 << 20
 """Control bytes that wait for a peer who grants no credit; more closes the connection."""
+
+_WAITING_BYTES_MAX = 256 << 20
+"""Bytes of steps that wait for it; as much as a peer may announce to us (``Limits.incoming_bytes_max``)."""
 
 _ACK_DELAY_S_MAX = 0.025
 """A peer may announce seconds, and the silence after which it is lost would grow with them."""
@@ -71,7 +78,7 @@ class _Link:
     """One QUIC connection and what the endpoint keeps beside it."""
 
     id: ConnectionId
-    quic: CreditedConnection
+    quic: OrderedConnection
     is_dialler: bool
     expected: ParticipantId | None
     control_stream: int | None = None
@@ -81,13 +88,25 @@ class _Link:
     pinger: asyncio.TimerHandle | None = None
     deadline: asyncio.TimerHandle | None = None
     """Ends the connection unless its peer is authenticated before."""
+    received_packets: int = 0
+    received_bytes: int = 0
+    losses: LossCount = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses = LossCount(self.quic._loss)
 
 
 class QuicEndpoint:
     """All QUIC connections of one participant in one process."""
 
     def __init__(
-        self, handler: QuicHandler, *, certificate: Certificate, limits: Limits, alpn: str = ALPN
+        self,
+        handler: QuicHandler,
+        *,
+        certificate: Certificate,
+        limits: Limits,
+        alpn: str = ALPN,
+        transport: TransportConfig = DEFAULT_TRANSPORT,
     ) -> None:
         self._handler = handler
         self._certificate = certificate
@@ -98,6 +117,10 @@ class QuicEndpoint:
         self._links: dict[ConnectionId, _Link] = {}
         self._by_cid: dict[bytes, _Link] = {}
         self._dirty: dict[ConnectionId, _Link] = {}
+        """Links that something happened on since the last flush."""
+        self._congestion = transport.congestion
+        self.queue = SendQueue(Uplink(transport.uplink_bytes_s))
+        self._uplink_timer: asyncio.TimerHandle | None = None
         self._ids = count(1)
         self._is_shut_down = False
         self._accepting = self._configuration(is_client=False)
@@ -111,7 +134,7 @@ class QuicEndpoint:
         address = await self._sockets.resolve(host, port)
         if self._is_shut_down:
             raise PeerError("this side is shutting down")
-        quic = CreditedConnection(configuration=self._configuration(is_client=True))
+        quic = OrderedConnection(configuration=self._configuration(is_client=True))
         quic.connect(address, now=self._loop.time())
         link = self._add(quic, is_dialler=True, expected=expected)
         self._by_cid[quic.host_cid] = link
@@ -138,15 +161,26 @@ class QuicEndpoint:
         if len(link.quic._streams[link.control_stream].sender._buffer) > _UNSENT_BYTES_MAX:
             self._give_up(link, ErrorCode.OVERLOADED, "the peer does not read what it is sent")
 
-    def send_step(self, connection: ConnectionId, header: bytes, payload: memoryview) -> None:
-        """Open a stream, send header and payload, finish it."""
+    def send_step(
+        self, connection: ConnectionId, header: bytes, payload: memoryview, slack_us: Slack
+    ) -> None:
+        """Queue a step that can spare ``slack_us``: a stream with header and payload."""
+        self._send(connection, (header, payload), Rank.STEP, self._loop.time() + slack_us / 1e6)
+
+    def send_bulk(self, connection: ConnectionId, data: bytes | memoryview) -> None:
+        """Queue bytes that no deadline waits for, as a stream of their own."""
+        self._send(connection, (data,), Rank.BULK, inf)
+
+    def _send(
+        self, connection: ConnectionId, parts: tuple[bytes | memoryview, ...], rank: Rank, deadline_s: float
+    ) -> None:
         link = self._links.get(connection)
         if link is None:
             return
-        stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
-        link.quic.send_stream_data(stream, header)
-        link.quic.send_stream_data(stream, payload, end_stream=True)  # type: ignore[arg-type]  # only appended
+        self.queue.push(connection, *parts, rank=rank, deadline_s=deadline_s)
         self._dirty[connection] = link
+        if self.queue.waiting_bytes(connection) > _WAITING_BYTES_MAX:
+            self._give_up(link, ErrorCode.OVERLOADED, "the peer does not take the steps it is sent")
 
     def stop_stream(self, connection: ConnectionId, stream: int, code: int) -> None:
         """Ask the peer to stop sending on one of its streams; of one that has ended, nothing."""
@@ -171,16 +205,21 @@ class QuicEndpoint:
         self._is_shut_down = True
         for link in tuple(self._links.values()):
             self.close(link.id, ErrorCode.NO_ERROR, "")
+        if self._uplink_timer is not None:
+            self._uplink_timer.cancel()
         self._sockets.close()
 
     def flush(self) -> None:
-        """Send what is due on every connection that something happened on."""
+        """Send what is due, over all connections in the order of its urgency."""
+        touched: set[ConnectionId] = set()
         while self._dirty:
-            _, link = self._dirty.popitem()
+            connection, link = self._dirty.popitem()
+            touched.add(connection)
             self._guarded(self._drain_events, link)
-            if link.id in self._links:
-                self._dirty.pop(link.id, None)  # what its own events marked goes out now
-                self._guarded(self._transmit_and_arm, link)
+        now = self._loop.time()
+        for connection in touched:
+            self.queue.touch(connection, now)
+        self._transmit_all()
 
     def address_of(self, connection: ConnectionId) -> str:
         """Where the peer is, for messages."""
@@ -188,15 +227,45 @@ class QuicEndpoint:
         address = link.quic.get_peer_address() if link is not None else None
         return f"{address[0]}:{address[1]}" if address else "unknown"
 
+    @property
+    def connections_open(self) -> int:
+        """Connections there are, those whose peer is unknown yet included."""
+        return len(self._links)
+
+    def snapshot(self) -> tuple[LinkSnapshot, ...]:
+        """Every connection as it is now, the oldest first."""
+        lanes = {lane.connection: lane for lane in self.queue.lanes}
+        return tuple(
+            LinkSnapshot(
+                connection=link.id,
+                address=self.address_of(link.id),
+                is_dialler=link.is_dialler,
+                controller=self._congestion,
+                **way_of(link.quic)._asdict(),
+                sent_packets=lanes[link.id].sent_packets,
+                sent_bytes=lanes[link.id].sent_bytes,
+                received_packets=link.received_packets,
+                received_bytes=link.received_bytes,
+                lost_packets=link.losses.packets,
+                lost_bytes=link.losses.bytes,
+            )
+            for link in self._links.values()
+            if link.id in lanes
+        )
+
     def _guarded(self, action: Callable[[_Link], None], link: _Link) -> None:
-        """Run what a peer's bytes set off; if it raises, that is our bug and costs one connection."""
+        """Run what a peer's bytes set off."""
         try:
             action(link)
         except Exception:
-            # Logged as text: a renderer that shows local variables would show keys.
-            bug, peer = traceback.format_exc(), self.address_of(link.id)
-            self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
-            log.error("bug", peer=peer, traceback=bug)
+            self._bug(link)
+
+    def _bug(self, link: _Link) -> None:
+        """An exception was raised by what a peer's bytes set off: our bug, which costs one connection."""
+        # Logged as text: a renderer that shows local variables would show keys.
+        bug, peer = traceback.format_exc(), self.address_of(link.id)
+        self._give_up(link, ErrorCode.INTERNAL, "an internal error of this side; please report its log")
+        log.error("bug", peer=peer, traceback=bug)
 
     def _give_up(self, link: _Link, code: ErrorCode, reason: str) -> None:
         """Close a connection on our own account, and tell the handler."""
@@ -220,6 +289,7 @@ class QuicEndpoint:
             max_data=STRANGER_BYTES,
             max_stream_data=STRANGER_BYTES,
             max_datagram_size=DATAGRAM_BYTES,
+            congestion_control_algorithm=self._congestion,
             verify_mode=ssl.CERT_NONE,  # the session pins the key and the certificate
         )
         if not is_client:
@@ -227,19 +297,22 @@ class QuicEndpoint:
             configuration.private_key = self._certificate.private_key
         return configuration
 
-    def _add(self, quic: CreditedConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
+    def _add(self, quic: OrderedConnection, *, is_dialler: bool, expected: ParticipantId | None) -> _Link:
         link = _Link(ConnectionId(next(self._ids)), quic, is_dialler, expected)
         limit_us = self._limits.answer_us_max if is_dialler else self._limits.handshake_us_max
         seconds = limit_us / 1e6
         link.deadline = self._loop.call_later(seconds, self._handshake_overdue, link)
         self._links[link.id] = link
         self._dirty[link.id] = link
+        self.queue.add(link.id, quic)
         return link
 
     def _datagram_received(self, datagram: bytes, address: SocketAddress) -> None:
         link = self._route(datagram, address)
         if link is None:
             return
+        link.received_packets += 1
+        link.received_bytes += len(datagram)
         now = self._loop.time()
         self._guarded(lambda link: link.quic.receive_datagram(datagram, address, now=now), link)
         if link.quic.get_peer_address() is None:
@@ -272,7 +345,7 @@ class QuicEndpoint:
         )
         if not is_opening or len(self._links) >= self._limits.connections_max:
             return None
-        quic = CreditedConnection(
+        quic = OrderedConnection(
             configuration=self._accepting, original_destination_connection_id=header.destination_cid
         )
         link = self._add(quic, is_dialler=False, expected=None)
@@ -347,13 +420,30 @@ class QuicEndpoint:
         said = f": {event.reason_phrase}" if event.reason_phrase else ""
         return f"closed by the peer, {ErrorCode.name_of(event.error_code)}{said}"
 
+    def _transmit_all(self) -> None:
+        now = self._loop.time()
+        while True:
+            try:
+                for datagram, address in self.queue.transmit(now):
+                    self._sockets.send(datagram, address)
+                break
+            except Exception:
+                link = self._links.get(self.queue.turn)
+                if link is None:
+                    raise
+                self._bug(link)
+        for connection in self.queue.served:
+            if connection in self._links:
+                self._arm(self._links[connection])
+        self.queue.served.clear()
+        if self._uplink_timer is not None:
+            self._uplink_timer.cancel()
+        at = self.queue.next_time(now)
+        self._uplink_timer = None if at is None else self._loop.call_at(at, self._transmit_all)
+
     def _transmit(self, link: _Link) -> None:
         for datagram, address in link.quic.datagrams_to_send(now=self._loop.time()):
             self._sockets.send(datagram, address)
-
-    def _transmit_and_arm(self, link: _Link) -> None:
-        self._transmit(link)
-        self._arm(link)
 
     def _arm(self, link: _Link) -> None:
         at = link.quic.get_timer()
@@ -373,6 +463,7 @@ class QuicEndpoint:
     def _remove(self, link: _Link) -> None:
         self._links.pop(link.id, None)
         self._dirty.pop(link.id, None)
+        self.queue.remove(link.id)
         for cid in [cid for cid, other in self._by_cid.items() if other is link]:
             del self._by_cid[cid]
         for handle in (link.timer, link.pinger, link.deadline):

@@ -9,10 +9,14 @@ import structlog
 
 from odsi_proto.errors import ConfigError, LocalProtocolError, PeerError
 from odsi_proto.kernels.engine import StageEngine
+from odsi_proto.node.compute import Outcome
 from odsi_proto.node.config import NodeConfig
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
-from odsi_proto.node.execution import ExecutionQueue, Outcome
+from odsi_proto.node.execution import ExecutionQueue
+from odsi_proto.node.metrics_server import MetricsServer
 from odsi_proto.node.model import Progress, no_progress, open_model
+from odsi_proto.node.observe import Observer
+from odsi_proto.node.vitals import NodeFacts, Snapshot, Vitals
 from odsi_proto.routing.path import Peer
 from odsi_proto.statemachine.admission import StageOffer
 from odsi_proto.statemachine.effects import Effect, Established, Release, Reserve, Run
@@ -47,6 +51,10 @@ class Node:
         """What computes the layers; known once they are loaded."""
         self.backend_reason = ""
         """Why not something faster; empty if this is the fastest there is."""
+        self.metrics_address: tuple[str, int] | None = None
+        """Where metrics are served; None if they are not."""
+        self._metrics: MetricsServer | None = None
+        self._observer = Observer(now_us)
         self._progress = progress or no_progress
         self._stopped = asyncio.Event()
         self._redials: dict[ParticipantId, asyncio.Task[None]] = {}
@@ -71,7 +79,7 @@ class Node:
         engine, offer = await asyncio.to_thread(self._load)
         self.model_root = offer.model_root
         self.backend, self.backend_reason = engine.backend.name, engine.choice.reason
-        self._execution = ExecutionQueue(engine, threads=config.threads)
+        self._execution = ExecutionQueue(engine, threads=config.threads, limits=config.limits)
         self._endpoint = StageEndpoint(
             about=SelfDescription(
                 signer=config.signer,
@@ -84,10 +92,17 @@ class Node:
             choices=choices,
             unix_s_at_zero=unix_s_at_zero(),
         )
-        self._driver = Driver(self._endpoint, self)
+        self._endpoint.executor_measured(self._execution.load())
+        self._driver = Driver(self._endpoint, self, config.transport, observer=self._observer)
         try:
             self.address = await self._driver.quic.bind(config.host, config.port)
+            self._vitals = self._make_vitals()
+            if config.metrics is not None:
+                self._metrics = MetricsServer(*config.metrics, self._vitals.snapshot)
+                self.metrics_address = self._metrics.address
+                self._vitals.start()
         except ConfigError:
+            self._driver.shut_down()
             self._execution.shut_down()
             raise
         for peer in config.peers:
@@ -105,6 +120,9 @@ class Node:
             async with asyncio.timeout(DRAIN_S):
                 while self._endpoint.requests_open:
                     await asyncio.sleep(0.01)
+        self._vitals.stop()
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.stop)
         self._driver.shut_down()
         await asyncio.to_thread(self._execution.shut_down)
 
@@ -116,17 +134,25 @@ class Node:
         """End :meth:`serve_forever`."""
         self._stopped.set()
 
+    def snapshot(self) -> Snapshot:
+        """How the node is at this moment; in the event loop's thread."""
+        return self._vitals.snapshot()
+
     def perform(self, effect: Effect) -> None:
         """The driver hands over what is not about bytes."""
         match effect:
             case Reserve():
+                self._note_opening(effect)
                 # Not here: the effects that came with this one go first.
                 loop = asyncio.get_running_loop()
                 loop.call_soon(self._reserved, effect, self._execution.reserve(effect))
             case Run():
+                self._observer.queued(effect)
                 self._execution.run(effect, lambda outcome: self._ran(effect, outcome))
+                self._endpoint.executor_measured(self._execution.load())
             case Release():
                 self._execution.release(effect)
+                self._endpoint.executor_measured(self._execution.load())
             case Established():
                 log.info("established", peer=participant_short(effect.participant))
             case _:
@@ -162,6 +188,27 @@ class Node:
             )
         return engine, offer
 
+    def _make_vitals(self) -> Vitals:
+        config = self.config
+        facts = NodeFacts(
+            participant=self.participant,
+            host=self.address[0],
+            port=self.address[1],
+            model=config.model.name,
+            model_root=self.model_root,
+            layers=str(config.layers),
+            profile=config.profile.name,
+            backend=self.backend,
+        )
+        return Vitals(facts, observer=self._observer, driver=self._driver, execution=self._execution)
+
+    def _note_opening(self, effect: Reserve) -> None:
+        record = self._endpoint.state.requests.get(effect.request)
+        if record is not None:  # else the same bytes ended it again
+            stages = len(record.open.stages)
+            client = record.message.signer
+            self._observer.opening(effect.request, client, stage=record.stage, stages=stages)
+
     def _reserved(self, effect: Reserve, reason: str | None) -> None:
         if reason is None:
             self._driver.act(self._endpoint.reserved(effect.request, now=now_us()))
@@ -170,22 +217,30 @@ class Node:
 
     def _ran(self, effect: Run, outcome: Outcome) -> None:
         request, position = effect.request, effect.position
+        self._endpoint.executor_measured(self._execution.load())
+        if outcome.is_expired:
+            self._observer.failed(effect)
+            self._driver.act(self._endpoint.expired(request, position, now=now_us()))
+            return
         if outcome.rows is None:
+            self._observer.failed(effect)
             self._driver.act(self._endpoint.failed(request, position, outcome.reason, now=now_us()))
             if outcome.bug:
                 # As text: a renderer that shows local variables would show tensors for minutes.
                 log.error("bug", position=position, traceback=outcome.bug)
             return
-        self._driver.act(
-            self._endpoint.output(
-                request,
-                position,
-                outcome.rows,
-                started_us=outcome.started_us,
-                finished_us=outcome.finished_us,
-                now=now_us(),
-            )
+        effects = self._endpoint.output(
+            request,
+            position,
+            outcome.rows,
+            started_us=outcome.started_us,
+            finished_us=outcome.finished_us,
+            now=now_us(),
         )
+        record = self._endpoint.reported(request, position)
+        # Before anything else happens: what comes in while this goes out may end the request.
+        self._observer.ran(effect, outcome.finished_us - outcome.started_us, record)
+        self._driver.act(effects)
 
     def _dial_soon(self, peer: Peer) -> None:
         if self._is_leaving:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from odsi_proto.errors import ConfigError
-from odsi_proto.node.config import NodeConfig
+from odsi_proto.node.config import CONGESTION, NodeConfig
 from odsi_proto.routing.path import Peer
 from odsi_proto.units import LayerRange
 from odsi_proto.wire.identity import Signer
@@ -35,7 +35,11 @@ PROFILES: Mapping[str, NumericProfile] = MappingProxyType(
 )
 """How a node computes, by the name people give."""
 
+UPLINK_MBIT_MAX = 1_000_000
+"""A terabit a second: no host's uplink is faster."""
+
 _MIB = 1 << 20
+_MBIT = 1_000_000 // 8
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
 
 
@@ -45,7 +49,7 @@ class Listen:
 
     host: str
     port: int
-    """UDP port; 0 lets the system choose."""
+    """UDP port, or for metrics TCP; 0 lets the system choose."""
 
     @classmethod
     def parse(cls, text: str) -> "Listen":
@@ -71,6 +75,9 @@ class NodeSettings:
     threads: int | None = None
     kv_mib: int | None = None
     profile: NumericProfile | None = None
+    metrics: Listen | None = None
+    congestion: str | None = None
+    uplink_mbit: int | None = None
 
     @classmethod
     def read(cls, file: Path) -> "NodeSettings":
@@ -124,6 +131,13 @@ class NodeSettings:
             config = replace(config, threads=_between("threads", self.threads, THREADS_MAX))
         if self.profile is not None:
             config = replace(config, profile=self.profile)
+        if self.metrics is not None:
+            config = replace(config, metrics=(self.metrics.host, self.metrics.port))
+        if self.congestion is not None:
+            config = replace(config, transport=replace(config.transport, congestion=self.congestion))
+        if self.uplink_mbit is not None:
+            rate = _between("uplink-mbit", self.uplink_mbit, UPLINK_MBIT_MAX) * _MBIT
+            config = replace(config, transport=replace(config.transport, uplink_bytes_s=rate))
         if self.kv_mib is not None:
             config = replace(config, kv_bytes_max=_between("kv-mib", self.kv_mib, KV_MIB_MAX) * _MIB)
         return config
@@ -185,6 +199,12 @@ def _profile(_source: Path, value: object) -> NumericProfile:
     return found
 
 
+def _congestion(_source: Path, value: object) -> str:
+    if (name := _text(value)) not in CONGESTION:
+        raise ConfigError(f"{value!r} is no congestion controller: expected one of {', '.join(CONGESTION)}")
+    return name
+
+
 def _integer(_source: Path, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigError(f"{value!r} is not an integer")
@@ -203,5 +223,8 @@ _KEYS: Mapping[str, tuple[str, _Convert]] = {
     "threads": ("threads", _integer),
     "kv-mib": ("kv_mib", _integer),
     "profile": ("profile", _profile),
+    "metrics": ("metrics", _listen),
+    "congestion": ("congestion", _congestion),
+    "uplink-mbit": ("uplink_mbit", _integer),
 }
 """Key of the file (a flag's name) to field and conversion."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.budget import ExecutorLoad, shortfall
 from odsi_proto.statemachine.request import StageRequest
 from odsi_proto.units import LayerRange, Micros, ParticipantId, Position, StageIndex
 from odsi_proto.wire.codepoints import ErrorCode, HashSuite, LateAction
@@ -31,6 +32,8 @@ class Refusal:
 
     code: ErrorCode
     reason: str
+    queue_us: Micros = Micros(0)
+    """With OVERLOADED: until a step taken now would start."""
 
 
 def check_open(
@@ -41,6 +44,7 @@ def check_open(
     predecessor: ParticipantId,
     unix_s: int,
     limits: Limits,
+    load: ExecutorLoad | None,
 ) -> Refusal | None:
     """The first reason why this stage does not take the OPEN, or None."""
     opened = record.open
@@ -70,7 +74,7 @@ def check_open(
     if opened.positions_max > offer.positions_max:
         what = f"{opened.positions_max} positions, this model's context is {offer.positions_max}"
         return Refusal(ErrorCode.LIMIT_EXCEEDED, what)
-    return _check_negotiated(opened, offer)
+    return _check_negotiated(opened, offer) or _check_budgets(record, limits, load)
 
 
 def _check_negotiated(opened: Open, offer: StageOffer) -> Refusal | None:
@@ -89,11 +93,23 @@ def _check_negotiated(opened: Open, offer: StageOffer) -> Refusal | None:
         asked_for = NumericProfile(opened.profile).name
         what = f"the request is for numeric profile {asked_for}, this node computes {offer.profile.name}"
         return Refusal(ErrorCode.UNSUPPORTED, what)
-    if opened.late_action == LateAction.REROUTE:
-        return Refusal(ErrorCode.UNSUPPORTED, "late action REROUTE is not supported by this version")
     critical = first_critical(opened.extensions)
     if critical is not None:
         return Refusal(ErrorCode.UNSUPPORTED, f"the OPEN has a critical extension of type {critical.type:#x}")
+    return None
+
+
+def _check_budgets(record: StageRequest, limits: Limits, load: ExecutorLoad | None) -> Refusal | None:
+    """What can not be met is refused before anything is computed. Spec: TIME-030, TIME-031."""
+    stages_us: list[int] = [limits.stage_us_min] * len(record.open.stages)
+    if load is not None and load.decode_us is not None:
+        stages_us[record.stage] = max(load.decode_us, limits.stage_us_min)
+    lacking = shortfall(record.open, stages_us, way_us=0)
+    if lacking is not None:
+        return Refusal(ErrorCode.BUDGET_IMPOSSIBLE, lacking)
+    if load is not None and not load.takes(record.layout_in.row_bytes):
+        what = f"the executor takes no further step now: one would wait {load.queue_us} us"
+        return Refusal(ErrorCode.OVERLOADED, what, load.queue_us)
     return None
 
 

@@ -5,13 +5,13 @@ return token; no stage learns a token from any of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import NamedTuple
 
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import is_commit_to
+from odsi_proto.statemachine.budget import Credit, shortfall
+from odsi_proto.statemachine.claim import Awaited, Claim, Failure, RequestSpec, is_answer, open_body
 from odsi_proto.statemachine.effects import (
     Effect,
     PathReady,
@@ -26,8 +26,8 @@ from odsi_proto.statemachine.session import Choices, SelfDescription, Session
 from odsi_proto.statemachine.streams import ArrivedStep
 from odsi_proto.statemachine.table import Cell, Verdict
 from odsi_proto.statemachine.tables import CLAIM, ClaimInput, ClaimState
-from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex, Tag
-from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, HashSuite, LateAction, Setting
+from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, Slack, StageIndex
+from odsi_proto.wire.codepoints import DeadlineKind, ErrorCode, Setting
 from odsi_proto.wire.frames import (
     RETURN_TOKEN_BYTES,
     AbandonFrame,
@@ -41,74 +41,12 @@ from odsi_proto.wire.frames import (
     StatusFrame,
 )
 from odsi_proto.wire.identity import SignedMessage
-from odsi_proto.wire.messages import REQUEST_ID_BYTES, Cancel, Deadline, Open, StagePlan
+from odsi_proto.wire.messages import REQUEST_ID_BYTES, Cancel
 from odsi_proto.wire.step import DURATION_US_MAX, StepHeader
 from odsi_proto.wire.tag import root_tag, tag_after
-from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
+from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout
 
 SECRET_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSpec:
-    """What a client asks of a path."""
-
-    model_root: bytes
-    width: int
-    stages: tuple[StagePlan, ...]
-    codec: ActivationCodec
-    """On every hop."""
-    profile: NumericProfile
-    positions_max: int
-    rows_returned_max: int
-    first_token_us: Micros
-    """Budget from the first prompt chunk to the first result."""
-    per_token_us: Micros
-    """Budget of a decode step, client to client."""
-    valid_s: int
-    """How long after OPEN the stages may take steps."""
-    late_action: LateAction = LateAction.CONTINUE
-    price_cap: int = 0
-
-
-class Awaited(NamedTuple):
-    """A step sent whose rows have not come back."""
-
-    header: StepHeader
-    suspect: StageIndex = StageIndex(0)
-    """The stage after the furthest that has reported it."""
-
-
-class Claim(NamedTuple):
-    """One request at its client."""
-
-    message: SignedMessage
-    open: Open
-    secret: bytes
-    first: ConnectionId
-    first_handle: Handle
-    last: ConnectionId
-    tag: Tag
-    return_handle: Handle | None = None
-    state: ClaimState = CLAIM.initial
-    commits: FrozenMap[StageIndex, SignedMessage] = FrozenMap()
-    position: Position = Position(0)
-    started_us: Micros = Micros(0)
-    """When the first step was sent: the chunks of a prompt share one budget."""
-    abandoned: AbandonFrame | None = None
-    """The last stage's word that no rows will come, until REFUSE says why."""
-    awaited: FrozenMap[Position, Awaited] = FrozenMap()
-    """Bounded by what the caller has in flight."""
-
-    @property
-    def id(self) -> RequestId:
-        """The client's name for it."""
-        return self.open.request_id
-
-    @property
-    def last_stage(self) -> StageIndex:
-        """Whose rows come back."""
-        return StageIndex(len(self.open.stages) - 1)
 
 
 class ClientState(NamedTuple):
@@ -143,6 +81,10 @@ class ClientEndpoint(Endpoint):
         limit = self._established(connection).peer_limit(Setting.STEP_POSITIONS_MAX, default)
         return max(1, min(limit, default))
 
+    def one_way_us(self, connection: ConnectionId) -> Micros:
+        """The one-way delay of a connection, half its least round trip; 0 until one was measured."""
+        return self._established(connection).owd_us
+
     def new_request_id(self) -> RequestId:
         """A fresh id to :meth:`open` a request under."""
         return RequestId(self._choices(REQUEST_ID_BYTES))
@@ -163,7 +105,11 @@ class ClientEndpoint(Endpoint):
         if request in self._claims:
             raise LocalProtocolError("this request is open already")
         token = self._choices(RETURN_TOKEN_BYTES)
-        opened = _open_body(request, spec, token, unix_s=self._unix_s(now))
+        opened = open_body(request, spec, token, unix_s=self._unix_s(now))
+        way_us = first_session.owd_us + self._sessions[last].owd_us
+        lacking = shortfall(opened, [self.limits.stage_us_min] * len(opened.stages), way_us=way_us)
+        if lacking is not None:
+            raise LocalProtocolError(f"this can not be done in time: {lacking} (TIME-009)")
         message = SignedMessage.sign(self.about.signer, "open", opened.encode())
         claim = Claim(
             message=message,
@@ -173,10 +119,13 @@ class ClientEndpoint(Endpoint):
             first_handle=first_session.next_handle,
             last=last,
             tag=root_tag(request),
+            opened_us=now,
         )
         self._hold(claim)
         first_session = self._keep(first_session.allocated(request))
         self._timers = self._timers.set("path", request, now + self.limits.open_us_max)
+        if spec.total_us is not None:
+            self._timers = self._timers.set("total", request, now + spec.total_us)
         frame = OpenFrame(handle=claim.first_handle, stage=StageIndex(0), message=message.encode())
         self._send(first_session, frame, out)
         self._send(self._sessions[last], AttachFrame(request_id=request, return_token=token), out)
@@ -197,13 +146,11 @@ class ClientEndpoint(Endpoint):
         session = self._established(claim.first)
         if len(tokens) > session.peer_limit(Setting.STEP_POSITIONS_MAX, len(tokens)):
             raise LocalProtocolError(f"the first stage takes no step of {len(tokens)} positions")
+        if not claim.may_send(len(payload)):
+            raise LocalProtocolError("the first stage has given no credit for a further step (TIME-041)")
         if not claim.position:
             claim = claim._replace(started_us=now)
-        is_prompt = not claim.position or bool(claim.awaited)
-        kind = DeadlineKind.FIRST_TOKEN if is_prompt else DeadlineKind.PER_TOKEN
-        whole_us = claim.open.budget_us(kind)
-        assert whole_us is not None, "open() sets both"
-        budget_us = whole_us - (now - claim.started_us) if is_prompt else whole_us
+        own_us, budget_us = claim.budget_us(now)
         header = StepHeader(
             handle=claim.first_handle,
             lineage=claim.open.lineage,
@@ -216,12 +163,28 @@ class ClientEndpoint(Endpoint):
             tag_after=tag_after(claim.tag, claim.secret, claim.position, tokens),
         )
         awaited = claim.awaited.put(header.position, Awaited(header))
-        self._hold(claim._replace(position=header.end, tag=header.tag_after, awaited=awaited))
-        self._timers = self._timers.set("result", (request, header.position), now + budget_us)
+        sent = Credit(claim.sent.steps + 1, claim.sent.payload_bytes + len(payload))
+        self._hold(claim._replace(position=header.end, tag=header.tag_after, awaited=awaited, sent=sent))
+        self._timers = self._timers.set("result", (request, header.position), now + own_us)
+        stages_us = sum(plan.budget_us for plan in claim.open.stages)
         step = SendStep(
-            connection=claim.first, header=header.encode(), payload=payload, remaining_us=header.remaining_us
+            connection=claim.first,
+            header=header.encode(),
+            payload=payload,
+            remaining_us=header.remaining_us,
+            slack_us=Slack(header.remaining_us - stages_us),
         )
         return (step,)
+
+    def credit(self, request: RequestId) -> Credit:
+        """How many steps more, and payload bytes, the first stage takes of a request; 0 of one that ended."""
+        claim = self._claims.get(request)
+        return Credit(0, 0) if claim is None else claim.credit
+
+    def may_send(self, request: RequestId, payload_bytes: int) -> bool:
+        """Whether a step of so many bytes may be sent now: credit allows it, or nothing is under way."""
+        claim = self._claims.get(request)
+        return claim is not None and claim.may_send(payload_bytes)
 
     def cancel(self, request: RequestId, code: ErrorCode, *, now: Micros) -> tuple[Effect, ...]:
         """End a request, finished (NO_ERROR) or not; of one that has ended, nothing."""
@@ -246,7 +209,9 @@ class ClientEndpoint(Endpoint):
                     what = f"a REFUSE of stage {frame.stage} of {len(claim.open.stages)}"
                     raise RemoteProtocolError(ErrorCode.ORDER_VIOLATION, what, spec="REQ-065")
                 if claim is not None and frame.code != ErrorCode.STALE:
-                    self._fail(claim, ClaimInput.REFUSE, frame.stage, frame.code, frame.reason, out)
+                    position = frame.position if claim.state is ClaimState.READY else None
+                    failure = Failure(frame.stage, frame.code, frame.reason, position, frame.queue_us)
+                    self._fail(claim, ClaimInput.REFUSE, failure, now, out)
             case AbandonFrame():
                 claim = self._by_return(session, frame.handle)
                 if claim is not None and claim.abandoned is None:
@@ -297,6 +262,7 @@ class ClientEndpoint(Endpoint):
         if claim is None:
             return
         self._advance(claim, ClaimInput.STATUS, out)
+        claim = claim._replace(granted=Credit(frame.credit_steps, frame.credit_bytes))
         for record in frame.records:
             step = claim.awaited.get(record.position)
             if step is not None and record.stage < len(claim.open.stages):
@@ -315,10 +281,11 @@ class ClientEndpoint(Endpoint):
         awaited = claim.awaited.get(header.position)
         if awaited is None and header.end <= claim.position:
             return None  # answered already: a retry along the path may be answered twice
-        if awaited is None or not _is_answer(header, awaited.header):
+        if awaited is None or not is_answer(header, awaited.header):
             # Not the last stage's fault alone: any stage before it can make up a step.
             what = f"rows for position {header.position} that answer no step sent"
-            self._fail(claim, ClaimInput.ROWS_OF_NO_STEP, None, None, what, out)
+            failure = Failure(None, None, what, header.position)
+            self._fail(claim, ClaimInput.ROWS_OF_NO_STEP, failure, now, out)
             return None
         self._advance(claim, ClaimInput.ROWS, out)
         layout = ActivationLayout(codec=ActivationCodec(claim.open.codecs[-1]), width=claim.open.width)
@@ -328,8 +295,8 @@ class ClientEndpoint(Endpoint):
         claim = self._by_return(session, step.header.handle)
         if claim is None or step.header.position not in claim.awaited:
             return
-        position = step.header.position
-        self._hold(claim._replace(awaited=claim.awaited.drop(position)))
+        position, answered = step.header.position, max(claim.answered, step.header.end)
+        self._hold(claim._replace(awaited=claim.awaited.drop(position), answered=answered))
         self._timers = self._timers.cancel("result", (claim.id, position))
         arrived = RowsArrived(
             request=claim.id,
@@ -345,45 +312,50 @@ class ClientEndpoint(Endpoint):
             if session.connection in {claim.first, claim.last}:
                 is_first = session.connection == claim.first
                 stage = StageIndex(0) if is_first else claim.last_stage
-                self._fail(claim, ClaimInput.PEER_LOST, stage, ErrorCode.PEER_LOST, reason, out)
+                failure = Failure(stage, ErrorCode.PEER_LOST, reason)
+                self._fail(claim, ClaimInput.PEER_LOST, failure, now, out)
 
     def _on_timer(self, key: TimerKey, now: Micros, out: list[Effect]) -> None:
         reason, subject = key
+        claim = self._claims[subject[0] if reason == "result" else subject]
+        why, code, position = ClaimInput.OVERDUE, int(ErrorCode.EXPIRED), None
         match reason:
             case "path":
-                claim = self._claims[subject]
-                missing = [i for i in range(len(claim.open.stages)) if i not in claim.commits]
+                stage = claim.slowest
                 what = f"the path was not ready within {self.limits.open_us_max} us"
-                stage = StageIndex(missing[0]) if missing else claim.last_stage
-                self._fail(claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
+            case "total":
+                stage, position = claim.slowest, claim.oldest
+                where = "between two steps" if position is None else f"while position {position} was awaited"
+                where = "before the path was ready" if claim.state is ClaimState.OPENING else where
+                what = f"the TOTAL budget of {claim.open.budget_us(DeadlineKind.TOTAL)} us ran out {where}"
             case "abandoned":
-                claim = self._claims[subject]
                 assert claim.abandoned is not None
-                code, what = claim.abandoned.code, f"the last stage gave up: {claim.abandoned.reason}"
-                self._fail(claim, ClaimInput.REFUSE, None, code, what, out)
+                why, stage, code = ClaimInput.REFUSE, None, claim.abandoned.code
+                what = f"the last stage gave up: {claim.abandoned.reason}"
             case "result":
-                request, position = subject
-                claim = self._claims[request]
+                position = Position(subject[1])
                 stage = claim.awaited[position].suspect
                 what = f"no rows for position {position} within the budget"
-                self._fail(claim, ClaimInput.OVERDUE, stage, ErrorCode.EXPIRED, what, out)
             case _:
                 raise LocalProtocolError(f"no timer is called {reason!r}")
+        self._fail(claim, why, Failure(stage, code, what, position), now, out)
 
-    def _fail(
-        self,
-        claim: Claim,
-        why: ClaimInput,
-        stage: StageIndex | None,
-        code: int | None,
-        reason: str,
-        out: list[Effect],
-    ) -> None:
-        """End a request without all its rows; ``code`` None is the table's."""
+    def _fail(self, claim: Claim, why: ClaimInput, failure: Failure, now: Micros, out: list[Effect]) -> None:
+        """End a request without all its rows."""
         cell = self._advance(claim, why, out)
         self._end(claim, ErrorCode.CANCELLED, out)
-        failed_with = cell.code if code is None else code
-        out.append(RequestFailed(request=claim.id, stage=stage, code=failed_with, reason=reason))
+        code = cell.code if failure.code is None else failure.code
+        out.append(
+            RequestFailed(
+                request=claim.id,
+                stage=failure.stage,
+                code=code,
+                reason=failure.reason,
+                position=failure.position,
+                queue_us=failure.queue_us,
+                is_reroutable=claim.is_reroutable(failure.stage, code, now=now, unix_s=self._unix_s(now)),
+            )
+        )
 
     def _end(self, claim: Claim, code: ErrorCode, out: list[Effect]) -> None:
         """Tell the path, and forget the request with its timers and handles."""
@@ -399,7 +371,7 @@ class ClientEndpoint(Endpoint):
         last = self._sessions.get(claim.last)
         if last is not None and claim.return_handle is not None:
             self._keep(last.buried(claim.return_handle))
-        for why in ("path", "abandoned"):
+        for why in ("path", "abandoned", "total"):
             self._timers = self._timers.cancel(why, claim.id)
         for position in claim.awaited:
             self._timers = self._timers.cancel("result", (claim.id, position))
@@ -427,30 +399,3 @@ class ClientEndpoint(Endpoint):
         """The request that the last stage's handle names; None if it has ended."""
         request = session.request_of(handle)
         return None if request is None else self._claims.get(request)
-
-
-def _is_answer(rows: StepHeader, sent: StepHeader) -> bool:
-    return (rows.lineage, rows.count, rows.tag_after) == (sent.lineage, sent.count, sent.tag_after)
-
-
-def _open_body(request: RequestId, spec: RequestSpec, token: bytes, *, unix_s: int) -> Open:
-    return Open(
-        request_id=request,
-        lineage=0,
-        model_root=spec.model_root,
-        profile=spec.profile,
-        hash_suite=HashSuite.SHA256,
-        width=spec.width,
-        stages=spec.stages,
-        codecs=(spec.codec,) * (len(spec.stages) + 1),
-        deadlines=(
-            Deadline(kind=DeadlineKind.FIRST_TOKEN, budget_us=spec.first_token_us),
-            Deadline(kind=DeadlineKind.PER_TOKEN, budget_us=spec.per_token_us),
-        ),
-        late_action=spec.late_action,
-        price_cap=spec.price_cap,
-        positions_max=spec.positions_max,
-        rows_returned_max=spec.rows_returned_max,
-        return_token_sha256=sha256(token).digest(),
-        expiry_s=unix_s + spec.valid_s,
-    )

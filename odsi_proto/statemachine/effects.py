@@ -5,7 +5,16 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from odsi_proto.statemachine.table import Verdict
-from odsi_proto.units import ConnectionId, LayerRange, Micros, ParticipantId, Position, RequestId, StageIndex
+from odsi_proto.units import (
+    ConnectionId,
+    LayerRange,
+    Micros,
+    ParticipantId,
+    Position,
+    RequestId,
+    Slack,
+    StageIndex,
+)
 from odsi_proto.wire.frames import StatusRecord
 from odsi_proto.wire.messages import Offer
 from odsi_proto.wire.tensor import ActivationCodec
@@ -27,7 +36,9 @@ class SendStep:
     header: bytes
     payload: memoryview
     remaining_us: Micros
-    """The step's budget: what the send queue orders by."""
+    """What the header says is left of the step's budget."""
+    slack_us: Slack
+    """Less the expected time of the rest of the path: what the send queue orders by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +69,8 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Run one step, after those of the same request asked for before; answer ``output`` or ``failed``."""
+    """Run one step, after those of the same request asked for before; answer ``output``, ``failed`` or
+    ``expired``."""
 
     request: RequestId
     position: Position
@@ -69,6 +81,13 @@ class Run:
     rows_out_max: int
     """Only this many last rows of the output are wanted."""
     remaining_us: Micros
+    """What is left of the step's budget now."""
+    slack_us: Slack
+    """Less the expected time of the rest of the path, this stage included: what the execution queue
+    orders by. Negative where the rest is expected to take longer than what is left."""
+    is_droppable: bool
+    """The late action is FAIL or REROUTE: not to be started once nothing is left of ``remaining_us``;
+    answer ``expired`` instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +144,12 @@ class RequestFailed:
     """Who refused, was lost or stayed silent; None where nobody in particular did."""
     code: int
     reason: str
+    position: Position | None = None
+    """The first position of the step that was refused or is overdue; None where it was none."""
+    queue_us: Micros = Micros(0)
+    """With OVERLOADED, how long a step would have waited there."""
+    is_reroutable: bool = False
+    """The late action is REROUTE, and a path without ``stage`` may still do it in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from odsi_proto.statemachine.request import StageRequest
 from odsi_proto.statemachine.stage import StageEndpoint, StageState
 from odsi_proto.statemachine.tables import ClaimState, RequestState, SessionState, StepState
 from odsi_proto.units import ConnectionId
+from odsi_proto.wire.codepoints import DeadlineKind
 from odsi_proto.wire.tag import root_tag
 
 Findings = Iterator[str]
@@ -105,6 +106,8 @@ def _waits_are_timed(state: StageState | ClientState, limits: Limits) -> Finding
             for request, claim in state.claims.items():
                 if claim.state is ClaimState.OPENING and ("path", request) not in timers:
                     yield f"request {request.hex()} opens for ever"
+                if claim.open.budget_us(DeadlineKind.TOTAL) is not None and ("total", request) not in timers:
+                    yield f"request {request.hex()} has a TOTAL budget and no timer for it"
                 for position in claim.awaited:
                     if ("result", (request, position)) not in timers:
                         yield f"the rows of step {position} are awaited for ever"

@@ -4,6 +4,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.budget import Credit, StageTime
 from odsi_proto.statemachine.frozen import FrozenMap
 from odsi_proto.statemachine.tables import REQUEST, STEP, RequestState, StepInput, StepState
 from odsi_proto.units import ConnectionId, Handle, Micros, Position, RequestId, StageIndex, Tag
@@ -30,12 +31,18 @@ class Step(NamedTuple):
     arrived_us: Micros
     ready_us: Micros
     """When the state had come to the step's position."""
+    is_planned: bool = False
+    """Whether the plan of the OPEN speaks of it: it is a decode step, not a part of a prompt."""
     state: StepState = STEP.initial
     output: memoryview | None = None
 
     def left_us(self, now: Micros) -> Micros:
         """What is left of the budget, this stage's own time taken off."""
-        return Micros(max(0, self.remaining_us - (now - self.arrived_us)))
+        return Micros(max(0, self.spare_us(now)))
+
+    def spare_us(self, now: Micros) -> int:
+        """The same, below 0 for a step that is late."""
+        return self.remaining_us - (now - self.arrived_us)
 
     @property
     def is_with_executor(self) -> bool:
@@ -69,6 +76,12 @@ class StageRequest(NamedTuple):
     """Every step of this lineage that is parked, with the executor or retained, by first position."""
     records: tuple[StatusRecord, ...] = ()
     """Status that waits for the flush."""
+    taken: Credit = Credit(0, 0)
+    """Steps taken so far, and their payload bytes: what credit is counted from."""
+    onward_credit: Credit = Credit()
+    """What the successor said last; the initial credit before it said anything."""
+    seen: FrozenMap[StageIndex, StageTime] = FrozenMap()
+    """What later stages take of a decode step, as they report it."""
 
     @property
     def id(self) -> RequestId:
@@ -86,9 +99,19 @@ class StageRequest(NamedTuple):
         return self.stage == len(self.open.stages) - 1
 
     @property
+    def is_droppable(self) -> bool:
+        """Whether a step with nothing left is not to be run."""
+        return self.open.late_action in {LateAction.FAIL, LateAction.REROUTE}
+
+    @property
     def layout_in(self) -> ActivationLayout:
         """How input rows lie."""
         return ActivationLayout(codec=ActivationCodec(self.open.codecs[self.stage]), width=self.open.width)
+
+    @property
+    def layout_out(self) -> ActivationLayout:
+        """How output rows lie."""
+        return ActivationLayout(codec=self.codec_out, width=self.open.width)
 
     @property
     def codec_out(self) -> ActivationCodec:
@@ -136,9 +159,30 @@ class StageRequest(NamedTuple):
         """What kind a step is whose position is the state's."""
         if header.tag_before != self.tag:
             return StepInput.MISMATCH
-        if not remaining_us and self.open.late_action == LateAction.FAIL:
+        if not remaining_us and self.is_droppable:
             return StepInput.EXPIRED
         return StepInput.NEXT
+
+    def is_decode(self, header: StepHeader) -> bool:
+        """Whether a step whose turn has come is one that the plan speaks of. Spec: TIME-024.
+
+        A prompt's chunk is not: it is of several positions, the first, or comes while others are here.
+        """
+        is_alone = all(step.state is StepState.SENT for step in self.steps.values())
+        return header.count == 1 and header.position > 0 and is_alone
+
+    def taking(self, payload_bytes: int) -> "StageRequest":
+        """With one step more taken."""
+        taken = Credit(self.taken.steps + 1, self.taken.payload_bytes + payload_bytes)
+        return self._replace(taken=taken)
+
+    def observing(self, status: StatusRecord) -> "StageRequest":
+        """With what a later stage says of a decode step; of other steps, and of late reports, nothing."""
+        if status.count != 1:
+            return self
+        stage_us = status.queue_us + status.compute_us + status.coordination_us
+        time, before = StageTime(status.transfer_us, stage_us), self.seen.get(status.stage)
+        return self._replace(seen=self.seen.put(status.stage, before.followed_by(time) if before else time))
 
     def in_state(self, state: StepState) -> list[Step]:
         """The steps held that are in one state, oldest first."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from odsi_proto.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import Refusal, StageOffer, check_open, commit_to, is_commit_to
+from odsi_proto.statemachine.budget import Credit, ExecutorLoad
 from odsi_proto.statemachine.effects import Effect, Release, Reserve, Trace
 from odsi_proto.statemachine.frozen import FrozenMap, TimerKey, Timers
 from odsi_proto.statemachine.request import StageRequest
@@ -37,6 +38,7 @@ from odsi_proto.wire.frames import (
     OpenFrame,
     RefuseFrame,
     StatusFrame,
+    StatusRecord,
 )
 from odsi_proto.wire.identity import SignedMessage, participant_short
 from odsi_proto.wire.messages import Cancel, Open
@@ -55,6 +57,7 @@ class StageState(NamedTuple):
     is_draining: bool
     requests: FrozenMap[RequestId, StageRequest]
     unanswered: FrozenMap[RequestId, int]
+    load: ExecutorLoad | None
 
 
 class StageEndpoint(StageSteps):
@@ -76,16 +79,26 @@ class StageEndpoint(StageSteps):
     @property
     def state(self) -> StageState:
         """Everything that this endpoint remembers; to store, compare, or go back to."""
-        return StageState(self._sessions, self._timers, self._is_draining, self._requests, self._unanswered)
+        return StageState(
+            self._sessions, self._timers, self._is_draining, self._requests, self._unanswered, self._load
+        )
 
     @state.setter
     def state(self, state: StageState) -> None:
-        self._sessions, self._timers, self._is_draining, self._requests, self._unanswered = state
+        self._sessions, self._timers, self._is_draining, self._requests, self._unanswered, self._load = state
 
     @property
     def requests_open(self) -> int:
         """Requests that hold state here."""
         return len(self._requests)
+
+    def reported(self, request: RequestId, position: Position) -> StatusRecord | None:
+        """The last record of an open request, if it is of the step at ``position`` and not sent yet."""
+        record = self._requests.get(request)
+        if record is None or not record.records:
+            return None
+        last = record.records[-1]
+        return last if last.position == position and last.stage == record.stage else None
 
     def reserved(self, request: RequestId, *, now: Micros) -> tuple[Effect, ...]:
         """The state asked for by :class:`Reserve` is set aside: commit, and open the way on."""
@@ -164,7 +177,9 @@ class StageEndpoint(StageSteps):
         refusal = self._check(session, record, now)
         if refusal is not None:
             session = self._keep(session.buried(handle))
-            self._send_refusal(session, record, refusal.code, refusal.reason, Position(0), out)
+            self._send_refusal(
+                session, record, refusal.code, refusal.reason, Position(0), out, queue_us=refusal.queue_us
+            )
             return
         self._hold(record)
         self._timers = self._timers.set("path", record.id, now + self.limits.open_us_max)
@@ -185,6 +200,7 @@ class StageEndpoint(StageSteps):
             predecessor=session.participant,
             unix_s=self._unix_s(now),
             limits=self.limits,
+            load=self._load,
         )
 
     def _open_onward(self, record: StageRequest, out: list[Effect]) -> None:
@@ -283,13 +299,14 @@ class StageEndpoint(StageSteps):
     def _on_status(self, session: Session, frame: StatusFrame, now: Micros) -> None:
         """Pass on what later stages report; what is not theirs to report is dropped."""
         record = self._by_onward(session, frame.handle)
-        if record is None:
+        if record is None or record.is_last:
             return
+        record = record._replace(onward_credit=Credit(frame.credit_steps, frame.credit_bytes))
         for status in frame.records:
-            if len(record.records) >= FORWARDED_RECORDS_MAX:
-                break  # the rest of the room is for this stage's own
             if record.stage < status.stage < len(record.open.stages):
-                record = self._report(record, status, now)
+                record = record.observing(status)
+                if len(record.records) < FORWARDED_RECORDS_MAX:  # the rest of the room is for its own
+                    record = self._report(record, status, now)
         self._hold(record)
 
     def _on_refuse(self, session: Session, frame: RefuseFrame, out: list[Effect]) -> None:

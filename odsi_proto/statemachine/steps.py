@@ -5,33 +5,17 @@ The half of the execution node that runs for every token; opening and ending req
 """
 
 from odsi_proto.errors import LocalProtocolError, RemoteProtocolError
-from odsi_proto.limits import Limits
-from odsi_proto.statemachine.effects import Effect, Release, Run, SendControl, SendStep, Trace
-from odsi_proto.statemachine.endpoint import Endpoint
-from odsi_proto.statemachine.frozen import FrozenMap
+from odsi_proto.statemachine.budget import ExecutorLoad, plan_flags, rest_of_path_us, slack_us
+from odsi_proto.statemachine.effects import Effect, Run, SendStep, Trace
+from odsi_proto.statemachine.held import StageRequests
 from odsi_proto.statemachine.request import StageRequest, Step, input_digest
-from odsi_proto.statemachine.session import Choices, SelfDescription, Session
+from odsi_proto.statemachine.session import Session
 from odsi_proto.statemachine.streams import ArrivedStep
-from odsi_proto.statemachine.table import Cell, Verdict
-from odsi_proto.statemachine.tables import (
-    REQUEST,
-    STEP,
-    RequestInput,
-    RequestState,
-    StepInput,
-    StepState,
-)
-from odsi_proto.units import Handle, Micros, Position, RequestId, StageIndex
+from odsi_proto.statemachine.table import Verdict
+from odsi_proto.statemachine.tables import STEP, RequestInput, StepInput, StepState
+from odsi_proto.units import Micros, Position, RequestId, Slack
 from odsi_proto.wire.codepoints import ErrorCode
-from odsi_proto.wire.frames import (
-    STATUS_RECORDS_MAX,
-    AbandonFrame,
-    Frame,
-    RefuseFrame,
-    StatusFrame,
-    StatusRecord,
-    encode_frame,
-)
+from odsi_proto.wire.frames import StatusFlag, StatusRecord
 from odsi_proto.wire.step import DURATION_US_MAX, StepHeader
 
 _REFUSED_ON_ARRIVAL = frozenset(
@@ -49,21 +33,17 @@ _REFUSED_ON_ARRIVAL = frozenset(
 """Kinds that a header alone decides: their payload is never buffered."""
 
 
-class StageSteps(Endpoint):
-    """The requests of an execution node and everything that happens to their steps.
+_EVENTS = {
+    StatusFlag.LATE: "step_late",
+    StatusFlag.BELOW_PLAN: "step_off_plan",
+    StatusFlag.ABOVE_PLAN: "step_off_plan",
+    StatusFlag.OVER_BUDGET: "step_over_budget",
+}
+"""The trace event that says what a flag says."""
 
-    A method that changes a request takes one and returns the new one; it is in its place again
-    when :meth:`_hold` has put it there, which the caller that began the change does last.
-    """
 
-    def __init__(
-        self, *, about: SelfDescription, limits: Limits, choices: Choices, unix_s_at_zero: int
-    ) -> None:
-        super().__init__(about=about, limits=limits, choices=choices, unix_s_at_zero=unix_s_at_zero)
-        self._requests: FrozenMap[RequestId, StageRequest] = FrozenMap()
-        self._unanswered: FrozenMap[RequestId, int] = FrozenMap()
-        """Ended requests, and how many answers the executor still owes for each: until they are in,
-        the id can not be opened again, so that no answer is taken for another request's."""
+class StageSteps(StageRequests):
+    """Everything that happens to the steps of an execution node's requests."""
 
     def output(
         self,
@@ -89,6 +69,7 @@ class StageSteps(Endpoint):
         record = record.with_step(step)
         sent = self._send_output(record, step, 0, now, out)
         header = step.header
+        flags = self._flags(record, step, sent, now, out)
         record = self._report(
             record,
             StatusRecord(
@@ -102,12 +83,10 @@ class StageSteps(Endpoint):
                 compute_us=Micros(finished_us - started_us),
                 coordination_us=Micros(step.ready_us - step.arrived_us + now - finished_us),
                 output_bytes=0 if sent is None else len(sent.header) + len(sent.payload),
+                flags=flags,
             ),
             now,
         )
-        if sent is not None and not sent.remaining_us:
-            fields = {"position": int(position), "budget_us": int(step.remaining_us)}
-            out.append(Trace(event="step_late", fields={"request": request, **fields}))
         retained = record.in_state(StepState.SENT)
         for oldest in retained[: max(0, len(retained) - self.limits.retained_outputs_max)]:
             self._advance_step(record, oldest, StepInput.ACKNOWLEDGED, out)
@@ -130,6 +109,71 @@ class StageSteps(Endpoint):
             record, _ = self._advance(record.without_step(step), RequestInput.STEP_REFUSED, out)
             self._refuse(record, cell.code, reason, out, position=position)
         return tuple(out)
+
+    def expired(self, request: RequestId, position: Position, *, now: Micros) -> tuple[Effect, ...]:
+        """The executor found nothing left of a droppable step when it would have started it."""
+        out: list[Effect] = []
+        record = self._requests.get(request)
+        if record is None:
+            self._answered(request)
+            return ()
+        step = self._step_with_executor(record, position)
+        if not record.is_droppable or step.left_us(now):
+            raise LocalProtocolError("only a droppable step of which nothing is left expires")
+        record, _ = self._advance(record, RequestInput.OUTPUT, out)
+        _, cell = self._advance_step(record, step, StepInput.EXPIRED, out)
+        record, _ = self._advance(record.without_step(step), RequestInput.STEP_REFUSED, out)
+        waited_us = now - step.ready_us
+        what = f"nothing was left of its {step.remaining_us} us after {waited_us} us in the queue"
+        reason = f"step at position {position}: expired; {what}"
+        self._refuse(record, cell.code, reason, out, position=position)
+        return tuple(out)
+
+    def executor_measured(self, load: ExecutorLoad) -> None:
+        """What the executor takes now; holds until the next measurement, less the steps handed over since."""
+        self._load = load
+
+    def _slack_us(self, record: StageRequest, step: Step, now: Micros, *, own_us: Micros | None) -> Slack:
+        """What the step can spare if this stage still takes ``own_us`` (None: its part of the plan)."""
+        onward = self._onward_session(record)
+        rest_us = rest_of_path_us(
+            record.open.stages,
+            record.stage,
+            own_us=own_us,
+            way_us=Micros(0) if onward is None else onward.owd_us,
+            seen=record.seen,
+        )
+        budget_max_us = record.open.budget_max_us(step.header.position)
+        return slack_us(step.spare_us(now), rest_us, budget_max_us=budget_max_us)
+
+    def _classify(
+        self, record: StageRequest, header: StepHeader, digest: bytes | None, remaining_us: int
+    ) -> StepInput:
+        """What kind of arrival a step is, what the executor takes included."""
+        kind = record.classify(header, digest, remaining_us, self.limits)
+        if kind is StepInput.NEXT and self._load is not None:
+            payload_bytes = record.layout_in.payload_bytes(header.count)
+            return kind if self._load.takes(payload_bytes) else StepInput.QUEUE_FULL
+        return kind
+
+    def _flags(
+        self, record: StageRequest, step: Step, sent: SendStep | None, now: Micros, out: list[Effect]
+    ) -> StatusFlag:
+        """What is to be said of a step that was run, in its record and in the log. Spec: TIME-025."""
+        flags = StatusFlag(0)
+        taken_us = now - step.arrived_us
+        if step.is_planned:
+            flags = plan_flags(record.plan, step.remaining_us, taken_us)
+        if sent is not None and not sent.remaining_us:
+            flags |= StatusFlag.LATE
+        for flag in flags or ():
+            fields = {
+                "position": int(step.header.position),
+                "remaining_us": int(step.remaining_us),
+                "taken_us": taken_us,
+            }
+            out.append(Trace(event=_EVENTS[flag], fields={"request": record.id, **fields}))
+        return flags
 
     def _admit(self, session: Session, header: StepHeader, now: Micros, out: list[Effect]) -> int | None:
         record = self._by_upstream(session, header.handle)
@@ -155,7 +199,7 @@ class StageSteps(Endpoint):
             what = "the request is past its end"
             self._refuse(record, ErrorCode.EXPIRED, what, out, position=header.position)
             return None
-        kind = record.classify(header, None, header.remaining_us, self.limits)
+        kind = self._classify(record, header, None, header.remaining_us)
         if session.streams.incoming_bytes + payload_bytes > self.limits.incoming_bytes_max:
             if kind is StepInput.DUPLICATE:
                 return None
@@ -173,7 +217,7 @@ class StageSteps(Endpoint):
             return
         digest = input_digest(step.payload)
         remaining_us = self._remaining_on_arrival(session, record, header)
-        kind = record.classify(header, digest, remaining_us, self.limits)
+        kind = self._classify(record, header, digest, remaining_us)
         match kind:
             case StepInput.NEXT | StepInput.EARLY:
                 arrived = Step(
@@ -185,7 +229,9 @@ class StageSteps(Endpoint):
                     first_byte_us=step.first_byte_us,
                     arrived_us=step.arrived_us,
                     ready_us=now,
+                    is_planned=kind is StepInput.NEXT and record.is_decode(header),
                 )
+                record = record.taking(len(step.payload))
                 arrived, _ = self._advance_step(record, arrived, kind, out)
                 if kind is StepInput.NEXT:
                     self._run_parked(session, self._run(record, arrived, now, out), now, out)
@@ -212,8 +258,14 @@ class StageSteps(Endpoint):
                 codec_out=record.codec_out,
                 rows_out_max=record.rows_out(header.count),
                 remaining_us=step.left_us(now),
+                slack_us=self._slack_us(
+                    record, step, now, own_us=None if self._load is None else self._load.decode_us
+                ),
+                is_droppable=record.is_droppable,
             )
         )
+        if self._load is not None:
+            self._load = self._load.less(step.payload_bytes)
         running = step._replace(payload=None, ready_us=now)
         return record.with_step(running)._replace(position=header.end, tag=header.tag_after)
 
@@ -266,10 +318,14 @@ class StageSteps(Endpoint):
         if cell.code == ErrorCode.STALE:
             self._send_refusal(session, record, cell.code, reason, header.position, out)
             return
+        queue_us = Micros(0)
+        if kind is StepInput.QUEUE_FULL and self._load is not None:
+            queue_us = self._load.queue_us
+            reason += f"; a step taken now would wait {queue_us} us"
         if held is not None:
             record = record.with_step(held._replace(state=cell.to))
         record, _ = self._advance(record, RequestInput.STEP_REFUSED, out)
-        self._refuse(record, cell.code, reason, out, position=header.position)
+        self._refuse(record, cell.code, reason, out, position=header.position, queue_us=queue_us)
 
     def _send_output(
         self, record: StageRequest, step: Step, attempt: int, now: Micros, out: list[Effect]
@@ -295,156 +351,27 @@ class StageSteps(Endpoint):
             header=onward.encode(),
             payload=step.output,
             remaining_us=remaining_us,
+            slack_us=self._slack_us(record, step, now, own_us=Micros(0)),
         )
         out.append(send)
         return send
 
     def _remaining_on_arrival(self, session: Session, record: StageRequest, header: StepHeader) -> Micros:
-        """The budget as it arrived, never above what the client gave.
+        """The budget as it arrived, never above what the client can have given. Spec: TIME-008.
 
         Of the sender's estimate of the way, what is above our own least round trip is given back.
         """
         given_back_us = 0 if session.rtt_min_us is None else max(0, header.owd_us - session.rtt_min_us)
-        return Micros(
-            min(header.remaining_us + given_back_us, record.open.largest_budget_us, DURATION_US_MAX)
-        )
+        largest_us = record.open.budget_max_us(header.position)
+        remaining_us = min(header.remaining_us + given_back_us, DURATION_US_MAX)
+        return Micros(remaining_us if largest_us is None else min(remaining_us, largest_us))
 
     def _await_step(self, record: StageRequest, now: Micros) -> None:
         """A ready request is given up when no step comes for long."""
         self._timers = self._timers.set("idle", record.id, now + self.limits.request_idle_us_max)
-
-    def _answered(self, request: RequestId) -> None:
-        """The executor has answered for a request that has ended."""
-        owed = self._unanswered.get(request, 0) - 1
-        self._unanswered = self._unanswered.put(request, owed) if owed > 0 else self._unanswered.drop(request)
-
-    def _report(self, record: StageRequest, status: StatusRecord, now: Micros) -> StageRequest:
-        if len(record.records) >= STATUS_RECORDS_MAX:
-            return record
-        if not record.records:
-            self._timers = self._timers.set("status", record.id, now + self.limits.status_delay_us)
-        return record._replace(records=(*record.records, status))
-
-    def _flush_status(self, record: StageRequest, out: list[Effect]) -> StageRequest:
-        if record.records:
-            frame = StatusFrame(handle=record.upstream_handle, records=record.records)
-            self._send_upstream(record, frame, out)
-        self._timers = self._timers.cancel("status", record.id)
-        return record._replace(records=())
-
-    def _refuse(
-        self,
-        record: StageRequest,
-        code: int,
-        reason: str,
-        out: list[Effect],
-        *,
-        position: Position | None = None,
-        stage: StageIndex | None = None,
-        release: bool = True,
-    ) -> None:
-        """Tell the predecessor why, and end the request here."""
-        record = self._flush_status(record, out)
-        session = self._sessions.get(record.upstream)
-        if session is not None:
-            where = record.position if position is None else position
-            self._send_refusal(session, record, code, reason, where, out, stage=stage)
-        self._end(record, code, reason, out, release=release)
-
-    def _send_refusal(
-        self,
-        session: Session,
-        record: StageRequest,
-        code: int,
-        reason: str,
-        position: Position,
-        out: list[Effect],
-        *,
-        stage: StageIndex | None = None,
-    ) -> None:
-        refusal = RefuseFrame(
-            handle=record.upstream_handle,
-            stage=record.stage if stage is None else stage,
-            code=code,
-            lineage=record.open.lineage,
-            position=position,
-            reason=reason,
-        )
-        self._send(session, refusal, out)
-        fields: dict[str, int | str | bytes] = {
-            "code": ErrorCode.name_of(code),
-            "reason": reason,
-            "request": record.id,
-        }
-        out.append(Trace(event="refused", connection=session.connection, fields={**fields}))
-
-    def _end(
-        self,
-        record: StageRequest,
-        code: int,
-        reason: str,
-        out: list[Effect],
-        *,
-        tell_onward: bool = True,
-        release: bool = True,
-    ) -> None:
-        """Forget a request: its state, its timers, its handles; and tell whoever awaits its steps."""
-        assert record.state is RequestState.ENDED, "only the table ends a request"
-        self._flush_status(record, out)
-        owed = sum(step.is_with_executor for step in record.steps.values()) + record.is_reserving
-        if owed:
-            self._unanswered = self._unanswered.put(record.id, owed)
-        for step in record.steps.values():
-            if step.state is not StepState.DONE:
-                self._advance_step(record, step, StepInput.ENDED, out)
-        for why in ("status", "path", "idle", "parked"):
-            self._timers = self._timers.cancel(why, record.id)
-        upstream = self._sessions.get(record.upstream)
-        if upstream is not None:
-            self._keep(upstream.buried(record.upstream_handle))
-        onward = self._onward_session(record)
-        if onward is not None and record.onward_handle is not None:
-            self._keep(onward.returned(record.onward_handle))
-            if tell_onward:
-                self._send(onward, AbandonFrame(handle=record.onward_handle, code=code, reason=reason), out)
-        self._requests = self._requests.drop(record.id)
-        if release:
-            out.append(Release(request=record.id))
-
-    def _hold(self, record: StageRequest) -> None:
-        self._requests = self._requests.put(record.id, record)
-
-    def _advance(
-        self, record: StageRequest, received: RequestInput, out: list[Effect]
-    ) -> tuple[StageRequest, Cell[RequestState]]:
-        cell = self._step(REQUEST, record.id, record.state, received, out)
-        return (record if cell.to is record.state else record._replace(state=cell.to)), cell
-
-    def _advance_step(
-        self, record: StageRequest, step: Step, received: StepInput, out: list[Effect]
-    ) -> tuple[Step, Cell[StepState]]:
-        cell = self._step(STEP, (record.id, step.header.position), step.state, received, out)
-        return (step if cell.to is step.state else step._replace(state=cell.to)), cell
 
     def _step_with_executor(self, record: StageRequest, position: Position) -> Step:
         step = record.steps.get(position)
         if step is None or step.state is not StepState.RUNNING:
             raise LocalProtocolError(f"no step at position {position} is with the executor")
         return step
-
-    def _by_upstream(self, session: Session, handle: Handle) -> StageRequest | None:
-        """The request that the peer's handle names; None if it has ended."""
-        request = session.request_of(handle)
-        return None if request is None else self._requests.get(request)
-
-    def _by_onward(self, session: Session, handle: Handle) -> StageRequest | None:
-        """The request that our own handle names; None if it has ended."""
-        request = session.requests_out.get(handle)
-        return None if request is None else self._requests.get(request)
-
-    def _onward_session(self, record: StageRequest) -> Session | None:
-        return None if record.onward is None else self._sessions.get(record.onward)
-
-    def _send_upstream(self, record: StageRequest, frame: Frame, out: list[Effect]) -> None:
-        if record.upstream in self._sessions:
-            out.append(SendControl(connection=record.upstream, data=encode_frame(frame)))

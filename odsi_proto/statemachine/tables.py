@@ -217,7 +217,8 @@ class StepInput(Enum):
     BEYOND = "beyond"
     """It ends past the positions reserved."""
     EXPIRED = "expired"
-    """Its budget is used up and the request says to fail."""
+    """Its budget is used up before it began and the request says to drop it: on arrival, when its turn
+    comes, or when the executor would have started it."""
     REACHED = "reached"
     """The state has come to the step's position."""
     OVERDUE = "overdue"
@@ -248,7 +249,7 @@ STEP = Table(
         refused((_P.NEW, _P.PARKED), (_PI.OVERLAP,), _P.DONE, Code.STATE_MISMATCH, "STEP-005"),
         refused((_P.NEW,), (_PI.STALE,), _P.DONE, Code.STALE, "STEP-006"),
         refused((_P.NEW,), (_PI.BEYOND,), _P.DONE, Code.LIMIT_EXCEEDED, "STEP-007"),
-        refused((_P.NEW, _P.PARKED), (_PI.EXPIRED,), _P.DONE, Code.EXPIRED, "STEP-008"),
+        refused((_P.NEW, _P.PARKED, _P.RUNNING), (_PI.EXPIRED,), _P.DONE, Code.EXPIRED, "STEP-008"),
         legal((_P.PARKED,), (_PI.REACHED,), _P.RUNNING, "STEP-002"),
         refused((_P.PARKED,), (_PI.OVERDUE,), _P.DONE, Code.MISSING_STEP, "STEP-009"),
         legal((_P.RUNNING,), (_PI.OUTPUT,), _P.SENT, "STEP-010"),
@@ -290,10 +291,11 @@ STEP = Table(
         ),
         impossible(
             (_P.RUNNING, _P.SENT),
-            (_PI.MISMATCH, _PI.OVERLAP, _PI.EXPIRED),
+            (_PI.MISMATCH, _PI.OVERLAP),
             "decided before compute",
             "STEP-004",
         ),
+        impossible((_P.SENT,), (_PI.EXPIRED,), "what was computed is sent", "STEP-008"),
         impossible((_P.PARKED,), (_PI.OUTPUT, _PI.FAILED, _PI.ACKNOWLEDGED), "not run yet", "STEP-010"),
         impossible(
             (_P.RUNNING,), (_PI.REACHED, _PI.OVERDUE, _PI.ACKNOWLEDGED), "not parked, not sent", "STEP-010"

@@ -8,7 +8,8 @@ from typing import Any
 from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine import effects as fx
-from odsi_proto.statemachine.client import RequestSpec
+from odsi_proto.statemachine.budget import ExecutorLoad
+from odsi_proto.statemachine.claim import RequestSpec
 from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing.script_frames import (
     forged_frame,
@@ -22,6 +23,8 @@ from odsi_proto.testing.script_words import (
     CommandError,
     Words,
     duration_us,
+    durations_us,
+    envelopes_us,
     layers,
     member_of,
     names,
@@ -133,20 +136,24 @@ def _open(world: World, words: Words) -> None:
     )
     if len(held) != len(path):
         raise CommandError(f"{len(held)} layer ranges for {len(path)} stages")
+    budgets = words.option("budgets", durations_us) or (Micros(0),) * len(path)
+    envelopes = words.option("envelopes", envelopes_us) or ((Micros(0), Micros(0)),) * len(path)
+    if {len(budgets), len(envelopes)} != {len(path)}:
+        raise CommandError(f"expected as many budgets and envelopes as stages, {len(path)}")
     plans = [
         StagePlan(
             participant=world.node(name).signer.participant,
             standbys=(),
             layers=layer_range,
-            budget_us=Micros(0),
-            remaining_min_us=Micros(0),
-            remaining_max_us=Micros(0),
+            budget_us=budget_us,
+            remaining_min_us=Micros(envelope[0]),
+            remaining_max_us=Micros(envelope[1]),
         )
-        for name, layer_range in zip(path, held, strict=True)
+        for name, layer_range, budget_us, envelope in zip(path, held, budgets, envelopes, strict=True)
     ]
     spec = _spec(words, tuple(plans))
     request = words.option("id", lambda text: request_named(world, text)) or client.new_request_id()
-    words.end("by, stages, first, last, layers, model, id and the fields of a request")
+    words.end("by, stages, first, last, layers, budgets, envelopes, model, id and the fields of a request")
     world.names.add_request(request)
     world.latest = request
     ends = (world.flow(by, first).sender_end, world.flow(by, last).sender_end)
@@ -174,6 +181,7 @@ def _spec(words: Words, plans: tuple[StagePlan, ...]) -> RequestSpec:
                 "rows_returned_max": number,
                 "first_token_us": duration_us,
                 "per_token_us": duration_us,
+                "total_us": duration_us,
                 "valid_s": number,
                 "price_cap": number,
                 "codec": member_of(ActivationCodec),
@@ -291,6 +299,18 @@ def _compute(world: World, words: Words) -> None:
     world.node(name).compute_us = None if how == "manual" else duration_us(how)
 
 
+def _load(world: World, words: Words) -> None:
+    stage = world.stage(words.word("a stage"))
+    load = ExecutorLoad(
+        queue_us=words.option("queue_us", duration_us) or Micros(0),
+        decode_us=words.option("decode_us", duration_us),
+        credit_steps=words.option("steps", number) or 0,
+        credit_bytes=words.option("bytes", number) or 0,
+    )
+    words.end("queue_us, decode_us, steps, bytes")
+    stage.executor_measured(load)
+
+
 def _reserved(world: World, words: Words) -> None:
     node, asked = _asked(world, words, fx.Reserve)
     words.end("request")
@@ -318,6 +338,14 @@ def _failed(world: World, words: Words) -> None:
     assert isinstance(asked.effect, fx.Run)
     stage, run = world.stage(node.name), asked.effect
     world.perform(node, stage.failed(run.request, run.position, reason, now=world.now))
+
+
+def _expired(world: World, words: Words) -> None:
+    node, asked = _asked(world, words, fx.Run)
+    words.end("request, position")
+    assert isinstance(asked.effect, fx.Run)
+    stage, run = world.stage(node.name), asked.effect
+    world.perform(node, stage.expired(run.request, run.position, now=world.now))
 
 
 def _asked(world: World, words: Words, kind: type[fx.Reserve | fx.Run]) -> tuple[Node, Asked]:
@@ -401,10 +429,12 @@ COMMANDS: dict[str, Callable[[World, Words], None]] = {
     "drop": _drop,
     "reset": _reset,
     "compute": _compute,
+    "load": _load,
     "reserved": _reserved,
     "reserve-failed": _reserve_failed,
     "output": _output,
     "failed": _failed,
+    "expired": _expired,
     "advance": _advance,
     "lose": _lose,
     "drain": _drain,

@@ -56,7 +56,9 @@ def forged_frame(world: World, words: Words, sender: str) -> wire.Frame:
     frame_class, parsers = _parsers(world, kind, sender)
     given = words.options(parsers)
     if frame_class is wire.RefuseFrame:
-        given = {"lineage": 0, "position": Position(0), "reason": "forged", **given}
+        given = {"lineage": 0, "position": Position(0), "queue_us": Micros(0), "reason": "forged", **given}
+    if frame_class is wire.StatusFrame:
+        given = {"credit_steps": 0, "credit_bytes": 0, **given}
     if frame_class is wire.AbandonFrame:
         given = {"reason": "forged", **given}
     missing = [name for name in parsers if name not in given]
@@ -132,6 +134,7 @@ def _parsers(world: World, kind: str, sender: str) -> tuple[type[Any], dict[str,
         "body": octets,
         "signature": octets,
         "records": _records,
+        "queue_us": duration_us,
     }
     frame_class = _CLASSES[kind]
     return frame_class, {field.name: known.get(field.name, number) for field in fields(frame_class)}
@@ -233,6 +236,7 @@ def _open_change(world: World, words: Words, sender: str) -> FrameChange:
         "profile": number,
         "hash_suite": number,
         "expiry_s": number,
+        "late_action": number,
         "extensions": _extensions,
     }
     body_given = words.options(body_parsers)

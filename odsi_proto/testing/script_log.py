@@ -71,7 +71,8 @@ def describe_frame(
     """
     match frame:
         case wire.StatusFrame():
-            text = f"STATUS {_of(names, frame.handle, peers)}handle={frame.handle}"
+            credit = f"credit={frame.credit_steps}/{frame.credit_bytes}"
+            text = f"STATUS {_of(names, frame.handle, peers)}handle={frame.handle} {credit}"
             return text, tuple(map(_record, frame.records))
         case wire.OpenFrame() | wire.AttachFrame() | wire.AttachedFrame() | wire.AbandonFrame():
             return _down(names, frame, own), ()
@@ -79,7 +80,12 @@ def describe_frame(
             return _commit(names, frame, peers), ()
         case wire.RefuseFrame():
             code = ErrorCode.name_of(frame.code)
-            numbers = {"handle": frame.handle, "stage": frame.stage, "position": frame.position}
+            numbers = {
+                "handle": frame.handle,
+                "stage": frame.stage,
+                "position": frame.position,
+                "queue_us": frame.queue_us or None,
+            }
             return f'REFUSE {_of(names, frame.handle, peers)}{_words(numbers)} {code} "{frame.reason}"', ()
         case wire.CancelFrame():
             return _cancel(names, frame), ()
@@ -103,6 +109,8 @@ def describe_effect(names: Names, effect: object, peer: str) -> tuple[str, tuple
                 "position": effect.position,
                 "count": effect.count,
                 "remaining_us": effect.remaining_us,
+                **({} if int(effect.slack_us) == effect.remaining_us else {"slack_us": effect.slack_us}),
+                **({"droppable": "yes"} if effect.is_droppable else {}),
                 "rows": names.octets(bytes(effect.payload)),
                 "rows_out_max": effect.rows_out_max,
             }
@@ -116,7 +124,13 @@ def describe_effect(names: Names, effect: object, peer: str) -> tuple[str, tuple
         case fx.RequestFailed():
             stage = "" if effect.stage is None else f" stage={effect.stage}"
             code = ErrorCode.name_of(effect.code)
-            return f'failed {names.request(effect.request)}{stage} {code} "{effect.reason}"', ()
+            more = {
+                "position": effect.position,
+                "queue_us": effect.queue_us or None,
+                "reroutable": "yes" if effect.is_reroutable else None,
+            }
+            where = f"{stage} {_words(more)}".rstrip()
+            return f'failed {names.request(effect.request)}{where} {code} "{effect.reason}"', ()
         case fx.Trace():
             to = f" {peer}" if peer else ""
             return f"trace {effect.event}{to} {_words(_valued(names, effect.fields))}".rstrip(), ()
@@ -248,6 +262,10 @@ def _open(names: Names, frame: wire.OpenFrame, own: Handles) -> str:
         "rows_returned_max": opened.rows_returned_max,
         "first_token_us": opened.budget_us(DeadlineKind.FIRST_TOKEN),
         "per_token_us": opened.budget_us(DeadlineKind.PER_TOKEN),
+        "total_us": opened.budget_us(DeadlineKind.TOTAL),
+        "budgets_us": ",".join(str(stage.budget_us) for stage in opened.stages)
+        if any(stage.budget_us for stage in opened.stages)
+        else None,
         "late_action": LateAction(late).name if late in set(LateAction) else late,
     }
     text = f"OPEN {names.request(opened.request_id)} {_words(numbers)} by {names.participant(message.signer)}"

@@ -138,6 +138,22 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(map(number, names(text)))
 
 
+def durations_us(text: str) -> tuple[Micros, ...]:
+    """Durations between commas."""
+    return tuple(map(duration_us, names(text)))
+
+
+def envelopes_us(text: str) -> tuple[tuple[Micros, Micros], ...]:
+    """Pairs of durations between commas, as 80ms-100ms,60ms-90ms."""
+    found = []
+    for item in names(text):
+        least, dash, most = item.partition("-")
+        if not dash:
+            raise CommandError("expected the least and the most, as 80ms-100ms")
+        found.append((duration_us(least), duration_us(most)))
+    return tuple(found)
+
+
 def layers(text: str) -> tuple[LayerRange, ...]:
     """Layer ranges between commas, as 0-10,10-20."""
     found = []

@@ -1,7 +1,7 @@
 """An endpoint that is configured, driven and observed through JSON: what step vectors are run on.
 
 Choices are no random numbers here: the n-th draw, counted from 1, is all bytes n mod 256. Reasons
-that are for people, trace events and frames of reserved types are not observed.
+that are for people, estimates of slack, trace events and frames of reserved types are not observed.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ from nacl.signing import SigningKey
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine import effects as fx
 from odsi_proto.statemachine.admission import StageOffer
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.budget import ExecutorLoad
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.session import Binding, SelfDescription
 from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing.vector_values import plain
@@ -82,7 +84,7 @@ class Machine:
         observed = (self._observed(effect) for effect in effects)
         return [effect for effect in observed if effect is not None]
 
-    def _transport(self, now: Micros, given: Fields) -> tuple[fx.Effect, ...]:
+    def _transport(self, now: Micros, given: Fields) -> tuple[fx.Effect, ...]:  # noqa: PLR0911
         endpoint = self._stage or self._client
         assert endpoint is not None
         connection = ConnectionId(given.get("connection", 0))
@@ -107,6 +109,11 @@ class Machine:
                 return endpoint.timer(now=now)
             case "drain":
                 return endpoint.drain("leaving", now=now)
+        if given["input"] == "executor_measured":
+            assert self._stage is not None
+            names = ("queue_us", "decode_us", "credit_steps", "credit_bytes")
+            self._stage.executor_measured(ExecutorLoad(**{name: given[name] for name in names}))
+            return ()
         request = RequestId(bytes.fromhex(given["request"]))
         if self._stage is not None:
             return _stage_input(self._stage, request, now, given)
@@ -137,6 +144,7 @@ class Machine:
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(effect).__name__).lstrip("_")
         record = plain(effect)
         record.pop("reason", None)
+        record.pop("slack_us", None)  # an estimate: each implementation may have its own
         return {"effect": name, **record}
 
     def _frames(self, effect: fx.SendControl) -> list[dict[str, Any]]:
@@ -174,6 +182,8 @@ def _stage_input(
             )
         case "failed":
             return stage.failed(request, Position(given["position"]), "broken", now=now)
+        case "expired":
+            return stage.expired(request, Position(given["position"]), now=now)
     raise ValueError(f"no input of a stage is called {given['input']!r}")
 
 
@@ -214,6 +224,7 @@ def _spec(asked: Fields) -> RequestSpec:
         rows_returned_max=asked["rows_returned_max"],
         first_token_us=Micros(asked["first_token_us"]),
         per_token_us=Micros(asked["per_token_us"]),
+        total_us=Micros(asked["total_us"]) if "total_us" in asked else None,
         valid_s=asked["valid_s"],
         late_action=LateAction(asked["late_action"]),
     )

@@ -101,6 +101,8 @@ class ErrorCode(IntEnum):
     """The sender is leaving and takes no new requests."""
     LIMIT_EXCEEDED = 0x15
     """More than the limits that the HELLO exchange or the OPEN fixed."""
+    BUDGET_IMPOSSIBLE = 0x16
+    """A budget of the OPEN is less than the path, or the stage, takes at least."""
 
     @classmethod
     def name_of(cls, number: int) -> str:
@@ -154,6 +156,6 @@ class LateAction(IntEnum):
     CONTINUE = 1
     """Run it and mark it late: the next token needs it."""
     REROUTE = 2
-    """Hand the step to a standby. Version 1 refuses an OPEN that asks for it."""
+    """Refuse it before compute; the client goes on along another path."""
     FAIL = 3
     """Refuse it before compute."""

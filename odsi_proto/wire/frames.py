@@ -5,6 +5,7 @@ Adding a frame is one class and one line in :data:`FRAMES`. A frame of an unknow
 """
 
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import ClassVar, Protocol, TypeAlias
 
 from odsi_proto.errors import Incomplete, Malformed
@@ -153,11 +154,13 @@ class RefuseFrame:
     lineage: int
     position: Position
     """The position that is missing or was refused; 0 before the first step."""
+    queue_us: Micros = Micros(0)
+    """With OVERLOADED, until a step taken now would start; 0 with other codes, or where nobody knows."""
     reason: str
 
     def payload(self) -> bytes:
         """The bytes after type and length."""
-        numbers = (self.handle, self.stage, self.code, self.lineage, self.position)
+        numbers = (self.handle, self.stage, self.code, self.lineage, self.position, self.queue_us)
         return b"".join(map(encode_varint, numbers)) + encode_reason(self.reason)
 
     @classmethod
@@ -169,8 +172,22 @@ class RefuseFrame:
             code=cursor.varint(),
             lineage=cursor.varint(),
             position=Position(cursor.varint()),
+            queue_us=Micros(cursor.varint()),
             reason=_reason(cursor),
         )
+
+
+class StatusFlag(IntFlag):
+    """What a record says of a step beside its times; a receiver passes over those it does not know."""
+
+    LATE = 1
+    """Nothing was left of the budget when the output was handed over."""
+    BELOW_PLAN = 2
+    """It arrived with less left than ``remaining_min_us`` of the OPEN."""
+    ABOVE_PLAN = 4
+    """It arrived with more left than ``remaining_max_us``."""
+    OVER_BUDGET = 8
+    """The stage had it for longer than its own ``budget_us``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +209,8 @@ class StatusRecord:
     """Parked for an earlier step, and from the end of compute to the output's hand-over."""
     output_bytes: int
     """Header and payload of the step that carried the output on."""
+    flags: int = 0
+    """Of :class:`StatusFlag`."""
     leaf: bytes = b""
     """Digest of the step's accountability leaf; empty from a stage that makes none."""
     extension: bytes = b""
@@ -209,6 +228,7 @@ class StatusRecord:
             self.compute_us,
             self.coordination_us,
             self.output_bytes,
+            self.flags,
         )
         tail = encode_varint(len(self.leaf)) + self.leaf + encode_varint(len(self.extension)) + self.extension
         return b"".join(map(encode_varint, numbers)) + tail
@@ -227,6 +247,7 @@ class StatusRecord:
             compute_us=Micros(cursor.varint()),
             coordination_us=Micros(cursor.varint()),
             output_bytes=cursor.varint(),
+            flags=cursor.varint(),
             leaf=_bounded(cursor, LEAF_BYTES_MAX),
             extension=_bounded(cursor, LEAF_BYTES_MAX),
         )
@@ -234,26 +255,33 @@ class StatusRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusFrame:
-    """Records of steps that were forwarded, this stage's and those of the stages after it."""
+    """What the stage takes, and records of steps that were forwarded, its own and those of later stages."""
 
     type: ClassVar[FrameType] = FrameType.STATUS
     handle: Handle
+    credit_steps: int = 0
+    """Steps of the request that may have been sent in all, from the first on, as things stand now."""
+    credit_bytes: int = 0
+    """Payload bytes of those steps."""
     records: tuple[StatusRecord, ...]
 
     def payload(self) -> bytes:
         """The bytes after type and length."""
-        return encode_varint(self.handle) + b"".join(record.encode() for record in self.records)
+        head = map(encode_varint, (self.handle, self.credit_steps, self.credit_bytes))
+        return b"".join((*head, *(record.encode() for record in self.records)))
 
     @classmethod
     def read(cls, cursor: Cursor) -> "StatusFrame":
         """From the bytes after type and length."""
-        handle = Handle(cursor.varint())
+        handle, credit_steps, credit_bytes = Handle(cursor.varint()), cursor.varint(), cursor.varint()
         records: list[StatusRecord] = []
         while cursor.left:
             if len(records) == STATUS_RECORDS_MAX:
                 raise Malformed(f"more than {STATUS_RECORDS_MAX} records in a STATUS", spec="WIRE-004")
             records.append(StatusRecord.read(cursor))
-        return cls(handle=handle, records=tuple(records))
+        return cls(
+            handle=handle, credit_steps=credit_steps, credit_bytes=credit_bytes, records=tuple(records)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from hashlib import sha256
 from odsi_proto.errors import ConfigError, Malformed
 from odsi_proto.units import LayerRange, Micros, ParticipantId, Position, RequestId, StageIndex
 from odsi_proto.wire import cbor
-from odsi_proto.wire.codepoints import VERSION, is_ignorable
+from odsi_proto.wire.codepoints import VERSION, DeadlineKind, is_ignorable
 from odsi_proto.wire.fields import Reader
 from odsi_proto.wire.identity import KEY_BYTES, Delegation
 from odsi_proto.wire.merkle import DIGEST_BYTES
@@ -227,13 +227,22 @@ class Open:
             )
         return opened
 
-    @property
-    def largest_budget_us(self) -> Micros:
-        """What no step can have more left of; without any deadline there is no such bound."""
-        return max((deadline.budget_us for deadline in self.deadlines), default=Micros(2**64 - 1))
+    def budget_max_us(self, position: Position) -> Micros | None:
+        """What no step from ``position`` on can have more left of; None: there is no such bound.
+
+        The first step is under FIRST_TOKEN; of another a stage can not tell under which of the two it is.
+        """
+        kinds = (DeadlineKind.FIRST_TOKEN, *((DeadlineKind.PER_TOKEN,) if position else ()))
+        budgets = [self.budget_us(kind) for kind in kinds]
+        whole_us = self.budget_us(DeadlineKind.TOTAL)
+        stated = [us for us in budgets if us is not None]
+        if len(stated) < len(budgets):
+            return whole_us
+        largest_us = max(stated)
+        return largest_us if whole_us is None else min(largest_us, whole_us)
 
     def budget_us(self, kind: int) -> Micros | None:
-        """The budget of one deadline kind, if the client set it."""
+        """The budget of one deadline kind, if the client set it; of several of one kind the first."""
         return next((d.budget_us for d in self.deadlines if d.kind == kind), None)
 
 

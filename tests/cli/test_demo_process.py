@@ -79,7 +79,7 @@ def test_people_see_text_and_one_table(endless_model: Path) -> None:
         outcome = running.finish(60)
 
     assert outcome.code == 0, outcome.err
-    assert "compute ms" in outcome.out
+    assert "unaccounted" in outcome.out
     assert "its tokens are the same" in outcome.out
     assert "stage 0 (layers 0-3, process " in outcome.err
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from cli.programs import Here, Outcome
+from docs.json_page import documented
 
 PEER = "a" * 51 + "q@127.0.0.1:4433"
-STAGE_FIELDS = {"participant", "layers", "compute_us", "queue_us", "transfer_us", "bytes_per_token"}
+STAGE_FIELDS = documented("result", after="A stage")
 
 
 class Standard(io.TextIOWrapper):
@@ -28,13 +29,14 @@ def test_a_local_run_ends_with_the_documented_result(odsi: Here, tiny: Path) -> 
     assert outcome.code == 0
     assert outcome.err == ""
     assert result["event"] == "result"
-    assert set(result) == {
-        *("event", "text", "token_ids", "tokens_per_second", "prompt_positions", "finish_reason"),
-        *("first_token_us", "stages", "client", "seed"),
-    }
+    assert set(result) == documented("result") - {"single_process"} | {"event"}
     assert [set(stage) for stage in result["stages"]] == [STAGE_FIELDS] * 3
     assert [stage["layers"] for stage in result["stages"]] == ["0-1", "1-2", "2-3"]
-    assert set(result["client"]) == {"embed_us", "head_us", "sample_us", "bytes_per_token"}
+    assert set(result["client"]) == documented("result", after="The client")
+    whole = result["token"]["mean_us"] - result["unaccounted"]["mean_us"]
+    parts = [part["mean_us"] for one in (result["client"],) for part in one["parts"].values()]
+    parts += [stage["total_us"] for stage in result["stages"]]
+    assert whole == pytest.approx(sum(parts), abs=len(parts) + 2)  # each is rounded
 
 
 def test_every_token_is_an_event_before_the_result(odsi: Here, tiny: Path) -> None:
@@ -144,6 +146,10 @@ def test_an_argument_in_another_encoding_is_refused(odsi: Here) -> None:
         (["--local", "--temperature=-1"], "'--temperature'"),
         (["--local", "--top-p=0"], "'--top-p'"),
         (["--local", "--profile=f8"], "'--profile'"),
+        (["--local", "--total-ms=1000"], "--local excludes --first-token-ms"),
+        (["--local", "--late=reroute"], "--local excludes --first-token-ms"),
+        ([f"--peer={PEER}", "--per-token-ms=0"], "'--per-token-ms'"),
+        ([f"--peer={PEER}", "--late=never"], "'--late'"),
         ([f"--path={PEER},{PEER}[0-10"], "is not a peer"),
         (["--peer=here"], "'here' is not a peer: expected ID@HOST:PORT"),
         (["--peer=abc@127.0.0.1:4433"], "'abc' is not a participant id"),

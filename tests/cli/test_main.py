@@ -48,7 +48,7 @@ def test_commands_that_need_no_model_import_nothing_heavy(arguments: list[str]) 
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["node", "generate", "demo"])
+@pytest.mark.parametrize("command", ["node", "generate", "demo", "top"])
 def test_help_and_usage_errors_do_not_wait_for_torch(command: str) -> None:
     script = (
         "import sys\nfrom odsi_proto.cli.main import run\n"

@@ -1,5 +1,6 @@
 """Three real nodes and a client in one process, over real sockets, with the real model."""
 
+import asyncio
 import atexit
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -52,6 +53,26 @@ def behind(node: Node, relay: UdpRelay) -> Peer:
     """A node as reached through its relay."""
     host, port = relay.address
     return replace(node.peer, host=host, port=port)
+
+
+@asynccontextmanager
+async def spare(of: Swarm) -> AsyncIterator[Node]:
+    """One more node with the layers of the last, to which the one before it is connected, too."""
+    config = NodeConfig(
+        model=default_model_path(),
+        manifest=manifest(),
+        layers=of.nodes[-1].config.layers,
+        signer=make_signer(50),
+        peers=(),
+    )
+    async with Node(config) as node:
+        before = of.nodes[-2]
+        connection = await before._driver.quic.dial(node.peer.host, node.peer.port, node.participant)
+        sessions = before._endpoint.state.sessions
+        while connection not in sessions or not sessions[connection].is_open:
+            await asyncio.sleep(0.01)
+            sessions = before._endpoint.state.sessions
+        yield node
 
 
 @asynccontextmanager

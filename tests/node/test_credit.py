@@ -95,6 +95,16 @@ def test_a_trusted_peer_gets_the_larger_windows() -> None:
     pair = Pair()
     pair.receiver.trust()
     stream = pair.sender.get_next_available_stream_id(is_unidirectional=True)
+    pair.sender.send_stream_data(stream, bytes(STRANGER_BYTES // 2 + 1))
+    pair.rounds(1_000)
+    assert pair.sender._streams[stream].max_stream_data_remote >= STREAM_BYTES
+
+
+def test_a_stream_that_needs_no_more_credit_costs_no_frame_for_it() -> None:
+    """Every stream of a trusted peer used to be granted the larger window, an extra frame for each step."""
+    pair = Pair()
+    pair.receiver.trust()
+    stream = pair.sender.get_next_available_stream_id(is_unidirectional=True)
     pair.sender.send_stream_data(stream, bytes(1_000))
     pair.rounds(5)
-    assert pair.sender._streams[stream].max_stream_data_remote >= STREAM_BYTES
+    assert pair.sender._streams[stream].max_stream_data_remote == STRANGER_BYTES

@@ -2,17 +2,21 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from node.live import client, generate, swarm
 from node.test_quic import Recorder, endpoint
+from torch import Tensor
 
 from odsi_proto.errors import PeerError, RequestFailedError
+from odsi_proto.kernels.backend import Stability
+from odsi_proto.kernels.engine import StageStep
 from odsi_proto.kernels.sampling import Sampling
 from odsi_proto.node.execution import ExecutionQueue
 from odsi_proto.statemachine.effects import Reserve, Run
-from odsi_proto.units import Micros, Position, RequestId
+from odsi_proto.units import Micros, Position, RequestId, Slack
 from odsi_proto.wire.tensor import ActivationCodec
 
 
@@ -72,6 +76,8 @@ STEP = Run(
     codec_out=ActivationCodec.F32,
     rows_out_max=1,
     remaining_us=Micros(1),
+    slack_us=Slack(1),
+    is_droppable=False,
 )
 
 
@@ -81,10 +87,12 @@ class BusyEngine:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.opened: list[bytes] = []
+        self.config = SimpleNamespace(width=1)
+        self.backend = SimpleNamespace(stability=Stability(batch=True, chunks=True, threads=True))
 
-    def step(self, request: bytes, **values: object) -> bytearray:
+    def run_each(self, steps: list[StageStep]) -> list[Tensor]:
         self.stop.wait(10)
-        return bytearray(4)
+        return [step.rows for step in steps]
 
     def open(self, request: bytes, positions_max: int) -> None:
         self.opened.append(request)
@@ -112,7 +120,7 @@ def test_closing_a_client_ends_a_generation_elsewhere() -> None:
             one = client(nodes.path, ActivationCodec.F32)
             await one.__aenter__()
             task = asyncio.create_task(generate(one, "Once upon a time", 1_000))
-            while not one._runs:
+            while not one._attempts:
                 await asyncio.sleep(0)
             await one.__aexit__(None, None, None)
             with pytest.raises((RequestFailedError, PeerError), match="closed"):
@@ -131,7 +139,7 @@ def test_a_prompt_whose_chunk_is_refused_fails_with_the_stages_reason() -> None:
             def fail(*args: object, **values: object) -> bytearray:
                 raise RuntimeError("no")
 
-            engine.step = fail  # type: ignore[method-assign]
+            engine.run_each = fail  # type: ignore[method-assign,assignment]
             with pytest.raises(RequestFailedError) as caught:
                 async for _ in one.generate([5] * 2_000, max_tokens=1, sampling=Sampling.greedy()):
                     pass
@@ -162,7 +170,7 @@ def test_a_log_that_can_not_be_written_does_not_keep_an_answer_back() -> None:
     async def run() -> str:
         structlog.configure(processors=[broken])  # type: ignore[list-item]
         engine = BusyEngine()
-        engine.step = broken  # type: ignore[method-assign,assignment]
+        engine.run_each = broken  # type: ignore[method-assign,assignment]
         queue = ExecutionQueue(engine, threads=1)  # type: ignore[arg-type]
         answer = asyncio.get_running_loop().create_future()
         queue.run(STEP, answer.set_result)
@@ -170,4 +178,4 @@ def test_a_log_that_can_not_be_written_does_not_keep_an_answer_back() -> None:
         await asyncio.to_thread(queue.shut_down)
         return str(outcome.reason)
 
-    assert asyncio.run(run()) == "internal error: TypeError"
+    assert asyncio.run(run()) == "internal error: ValueError"

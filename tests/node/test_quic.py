@@ -1,24 +1,20 @@
 """The QUIC binding alone, and the aioquic internals it relies on."""
 
 import asyncio
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from aioquic._buffer import Buffer
-from aioquic.quic import connection as aioquic_connection
-from aioquic.quic import recovery
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.tls import Context
+from aioquic.quic.connection import NetworkAddress
 
 from odsi_proto.errors import ConfigError
 from odsi_proto.limits import Limits
 from odsi_proto.node.certificate import certificate_key, certificate_sha256, make_certificate
+from odsi_proto.node.config import CONGESTION, DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.quic import QuicEndpoint
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.testing import make_signer
-from odsi_proto.units import ConnectionId, Micros
+from odsi_proto.units import ConnectionId, Micros, Slack
 
 FAST = Limits(silence_us_max=Micros(1_000_000), keep_alive_us=Micros(200_000))
 
@@ -56,8 +52,11 @@ class Recorder:
             await asyncio.wait_for(self.happened.wait(), 10)
 
 
-def endpoint(seed: int, recorder: Recorder, alpn: str = "odsi/1") -> QuicEndpoint:
-    return QuicEndpoint(recorder, certificate=make_certificate(make_signer(seed)), limits=FAST, alpn=alpn)
+def endpoint(
+    seed: int, recorder: Recorder, alpn: str = "odsi/1", transport: TransportConfig = DEFAULT_TRANSPORT
+) -> QuicEndpoint:
+    certificate = make_certificate(make_signer(seed))
+    return QuicEndpoint(recorder, certificate=certificate, limits=FAST, alpn=alpn, transport=transport)
 
 
 def test_both_sides_learn_the_acceptors_key_and_certificate() -> None:
@@ -115,7 +114,7 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
         connection = await one.dial(host, port, None)
         await dialler.wait(lambda: dialler.bindings)
         one.send_control(connection, b"control")
-        one.send_step(connection, b"header", memoryview(b"payload"))
+        one.send_step(connection, b"header", memoryview(b"payload"), Slack(1_000_000))
         one.flush()
         await acceptor.wait(lambda: len(acceptor.received) == 2)
         one.shut_down()
@@ -124,6 +123,28 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
 
     received = sorted(asyncio.run(run()))
     assert received == [(2, b"control", False), (6, b"headerpayload", True)]
+
+
+@pytest.mark.parametrize("name", CONGESTION)
+def test_each_congestion_controller_can_be_chosen(name: str) -> None:
+    async def run() -> tuple[str, int]:
+        dialler, acceptor = Recorder(), Recorder()
+        one = endpoint(1, dialler, transport=TransportConfig(congestion=name))
+        other = endpoint(2, acceptor)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.bindings)
+        one.send_bulk(connection, bytes(100_000))
+        one.flush()
+        await acceptor.wait(lambda: sum(len(data) for _, data, _ in acceptor.received) == 100_000)
+        controller = type(one._links[connection].quic._loss._cc).__name__
+        one.shut_down()
+        other.shut_down()
+        return controller, len(dialler.reasons)
+
+    controller, lost = asyncio.run(run())
+    assert controller.lower() == f"{name}congestioncontrol"
+    assert not lost
 
 
 def test_a_bidirectional_stream_closes_the_connection() -> None:
@@ -168,12 +189,32 @@ def test_a_certificate_carries_the_hot_key() -> None:
     assert certificate_sha256(certificate.x509) == certificate.sha256
 
 
-def test_aioquic_still_has_every_private_attribute_that_the_binding_uses() -> None:
-    """aioquic is pinned because of these; a new version must be checked against them."""
-    quic = aioquic_connection.QuicConnection(configuration=QuicConfiguration(is_client=True))
-    assert quic._streams == {}
-    assert quic._loss._rtt_min == float("inf")
-    assert "_peer_certificate" in inspect.getsource(Context)
-    assert 'reason_phrase="Idle timeout"' in inspect.getsource(aioquic_connection)
-    assert "max(latest_rtt, 0.001)" in inspect.getsource(recovery)  # so owd is at least 500 us
-    assert Buffer(data=b"x").eof() is False
+def test_bulk_under_a_configured_uplink_arrives_and_keeps_the_loop_free() -> None:
+    """A held connection's timer used to stay due: the loop turned without pause until it was let go."""
+
+    async def run() -> tuple[int, int]:
+        sender, receiver = Recorder(), Recorder()
+        one = endpoint(1, sender, transport=TransportConfig(uplink_bytes_s=2_500_000))
+        other = endpoint(2, receiver)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await sender.wait(lambda: sender.bindings)
+        turns = 0
+        transmit = one.queue.transmit
+
+        def counted(now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
+            nonlocal turns
+            turns += 1
+            return transmit(now)
+
+        one.queue.transmit = counted  # type: ignore[method-assign]
+        one.send_bulk(connection, bytes(200_000))
+        one.flush()
+        await receiver.wait(lambda: sum(len(data) for _, data, _ in receiver.received) == 200_000)
+        one.shut_down()
+        other.shut_down()
+        return turns, one.queue.waiting_bytes(connection)
+
+    turns, waiting_bytes = asyncio.run(run())
+    assert turns < 1_500
+    assert waiting_bytes == 0

@@ -24,6 +24,7 @@ def test_every_key_of_a_file_becomes_a_setting(tmp_path: Path) -> None:
     file.write_text(
         'model = "model.gguf"\nmanifest = "/abs/m.json"\nlayers = "0-10"\nlisten = "[::1]:4433"\n'
         f'identity = "id.json"\npeer = ["{PEER}"]\nthreads = 2\nkv-mib = 64\n'
+        'congestion = "cubic"\nuplink-mbit = 20\n'
     )
 
     assert NodeSettings.read(file) == NodeSettings(
@@ -35,6 +36,8 @@ def test_every_key_of_a_file_becomes_a_setting(tmp_path: Path) -> None:
         peers=(Peer.parse(PEER),),
         threads=2,
         kv_mib=64,
+        congestion="cubic",
+        uplink_mbit=20,
     )
 
 
@@ -63,6 +66,7 @@ def test_a_tilde_stands_for_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ('peer = "x"', "peer: 'x' is not an array of strings"),
         ('peer = ["x"]', "peer: 'x' is not a peer"),
         ("peer = [1]", "peer: 1 is not a string"),
+        ('congestion = "bbr"', "'bbr' is no congestion controller: expected one of reno, cubic, delay"),
         ("threads = true", "threads: True is not an integer"),
         ('threads = "2"', "threads: '2' is not an integer"),
         ("threads = 1.5", "threads: 1.5 is not an integer"),
@@ -146,6 +150,7 @@ def test_layers_have_no_default() -> None:
     [
         (NodeSettings(threads=0), f"threads is 0: expected 1-{THREADS_MAX}"),
         (NodeSettings(threads=THREADS_MAX + 1), "threads is 1025"),
+        (NodeSettings(uplink_mbit=0), "uplink-mbit is 0"),
         (NodeSettings(kv_mib=0), "kv-mib is 0"),
         (NodeSettings(kv_mib=KV_MIB_MAX + 1), f"kv-mib is {KV_MIB_MAX + 1}"),
     ],

@@ -10,7 +10,7 @@ from odsi_proto.units import Handle, Micros, Position, Tag
 from odsi_proto.wire.codepoints import ErrorCode as Code
 from odsi_proto.wire.codepoints import LateAction
 from odsi_proto.wire.identity import SignedMessage
-from odsi_proto.wire.messages import Extension, Open
+from odsi_proto.wire.messages import Deadline, Extension, Open
 from odsi_proto.wire.step import StepHeader
 
 LIMITS = Limits(
@@ -46,12 +46,14 @@ FAULTS: dict[str, tuple[dict[str, Any], Code]] = {
     "profile": ({"profile": 2}, Code.UNSUPPORTED),
     "hash suite": ({"hash_suite": 2}, Code.UNSUPPORTED),
     "late action": ({"late_action": 9}, Code.UNSUPPORTED),
-    "reroute": ({"late_action": LateAction.REROUTE}, Code.UNSUPPORTED),
     "extension": ({"extensions": (Extension(type=0x40, value=b""),)}, Code.UNSUPPORTED),
+    "budget": ({"deadlines": (Deadline(kind=2, budget_us=Micros(49)),)}, Code.BUDGET_IMPOSSIBLE),
     "expired": ({"expiry_s": -2}, Code.EXPIRED),
 }
 ALLOWED: dict[str, dict[str, Any]] = {
     "plain": {},
+    "reroute": {"late_action": LateAction.REROUTE},
+    "budgets of nothing": {"deadlines": (Deadline(kind=9, budget_us=Micros(0)),)},
     "whole context": {"positions_max": CONTEXT},
     "just not expired": {"expiry_s": -1},
     "odd extension": {"extensions": (Extension(type=0x41, value=b"x"),)},
@@ -61,7 +63,7 @@ ALLOWED: dict[str, dict[str, Any]] = {
 
 CHECKS = [
     *("participant", "expired", "model", "layers", "width", "context"),
-    *("codec", "profile", "hash suite", "late action", "reroute", "extension"),
+    *("codec", "profile", "hash suite", "late action", "extension", "budget"),
 ]
 """The faults in the order of the checks that find them."""
 

@@ -77,7 +77,7 @@ def commit_of(message: SignedMessage, stage: int, *, predecessor: Signer, **chan
         profile=opened.profile,
         codec_in=opened.codecs[stage],
         codec_out=opened.codecs[stage + 1],
-        budget_us=Micros(0),
+        budget_us=opened.stages[stage].budget_us,
         tolerance_us=Micros(0),
         price=0,
         checkpoint_steps=0,

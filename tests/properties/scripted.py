@@ -221,7 +221,7 @@ def driver_facts(effect: Effect) -> Iterator[Fact]:
     match effect:
         case Run():
             rows = (effect.position, effect.count, bytes(effect.payload), effect.rows_out_max)
-            yield ("run", effect.request, *rows)
+            yield ("run", effect.request, *rows, effect.is_droppable)
         case Reserve(request=request, positions_max=positions_max):
             yield ("reserve", request, positions_max)
         case Release(request=request):

@@ -11,10 +11,10 @@ from properties.scripted import UNIX_S_AT_ZERO, Fact
 
 from odsi_proto.limits import Limits
 from odsi_proto.units import Micros, RequestId
+from odsi_proto.wire.codepoints import DeadlineKind, LateAction
 from odsi_proto.wire.codepoints import ErrorCode as Code
-from odsi_proto.wire.codepoints import LateAction
 from odsi_proto.wire.messages import Open
-from odsi_proto.wire.step import StepHeader
+from odsi_proto.wire.step import DURATION_US_MAX, StepHeader
 
 Timed = list[tuple[int, Fact]]
 HEADER_IS_ENOUGH = {
@@ -39,6 +39,7 @@ class Held:
     first_us: int
     arrived_us: int
     ready_us: int = 0
+    is_decode: bool = False
     state: str = "parked"
     rows: bytes = b""
 
@@ -67,6 +68,11 @@ class StepModel:
     is_open: bool = True
     owed: int = 0
     """Answers that the executor owes after the end."""
+    load: tuple[int, int, int] | None = None
+    """Steps and bytes that the executor takes, and how long one would wait; None: never measured."""
+    taken: tuple[int, int] = (0, 0)
+    """Steps and their bytes, whatever became of them."""
+    onward_credit: tuple[int, int] = (4, 4 << 20)
 
     def __post_init__(self) -> None:
         self.idle_at = self.ready_at_us + self.limits.request_idle_us_max
@@ -107,7 +113,10 @@ class StepModel:
             return []
         kind = self.kind(header, payload, self.remaining_in(header))
         if kind in {"next", "early"}:
-            step = Held(header, payload, self.remaining_in(header), first_us, now)
+            alone = all(held.state in {"sent", "done"} for held in self.steps.values())
+            is_decode = kind == "next" and header.count == 1 and header.position > 0 and alone
+            step = Held(header, payload, self.remaining_in(header), first_us, now, is_decode=is_decode)
+            self.taken = self.taken[0] + 1, self.taken[1] + len(payload)
             self.steps[header.position] = step
             return self.run(step, now) if kind == "next" else []
         if kind == "duplicate":
@@ -138,7 +147,15 @@ class StepModel:
         if header.position > self.position:
             return "early" if self.has_room(header) else "early, no room"
         kind = self.kind_when_reached(header, remaining_us)
-        return "next, no room" if kind == "next" and self.queue_is_full(header) else kind
+        is_full = self.queue_is_full(header) or self.executor_is_full(header)
+        return "next, no room" if kind == "next" and is_full else kind
+
+    def executor_is_full(self, header: StepHeader) -> bool:
+        """TIME-031."""
+        if self.load is None:
+            return False
+        steps, free_bytes, _ = self.load
+        return steps < 1 or header.count * self.row_in_bytes > free_bytes
 
     @property
     def acknowledged(self) -> int:
@@ -156,9 +173,13 @@ class StepModel:
     def kind_when_reached(self, header: StepHeader, remaining_us: int) -> str:
         if header.tag_before != self.tag:
             return "mismatch"
-        if not remaining_us and self.opened.late_action == LateAction.FAIL:
+        if not remaining_us and self.is_droppable:
             return "expired"
         return "next"
+
+    @property
+    def is_droppable(self) -> bool:
+        return self.opened.late_action != LateAction.CONTINUE
 
     def has_room(self, header: StepHeader) -> bool:
         parked = self.parked
@@ -194,8 +215,13 @@ class StepModel:
             step.state, step.ready_us = "running", now
             self.position, self.tag = header.end, header.tag_after
             self.with_executor.append(header.position)
+            if self.load is not None:
+                steps, free_bytes, queue_us = self.load
+                self.load = max(0, steps - 1), max(0, free_bytes - len(step.payload)), queue_us
             wanted = min(header.count, self.opened.rows_returned_max) if self.is_last else header.count
-            facts.append(("run", self.request, header.position, header.count, step.payload, wanted))
+            facts.append(
+                ("run", self.request, header.position, header.count, step.payload, wanted, self.is_droppable)
+            )
             waiting = self.steps.get(self.position)
             if waiting is None:
                 passed = [position for position in self.parked if position < self.position]
@@ -209,7 +235,18 @@ class StepModel:
     def remaining_in(self, header: StepHeader) -> int:
         """specs/04 section 2, arrival."""
         given_back = 0 if self.rtt_up_us is None else max(0, header.owd_us - self.rtt_up_us)
-        return min(header.remaining_us + given_back, max(d.budget_us for d in self.opened.deadlines))
+        return min([header.remaining_us + given_back, DURATION_US_MAX, *self.largest_us(header)])
+
+    def largest_us(self, header: StepHeader) -> list[int]:
+        """TIME-008, TIME-006, TIME-004: bounds on what can be left."""
+        first: dict[int, int] = {}
+        for deadline in self.opened.deadlines:
+            first.setdefault(deadline.kind, deadline.budget_us)
+        bounds = [first[DeadlineKind.TOTAL]] if DeadlineKind.TOTAL in first else []
+        kinds = {DeadlineKind.FIRST_TOKEN} | ({DeadlineKind.PER_TOKEN} if header.position else set())
+        if kinds <= set(first):
+            bounds.append(max(first[kind] for kind in kinds))
+        return bounds
 
     def output_of(self, step: Held, attempt: int, now: int) -> Fact:
         """STEP-010 and specs/04 section 2, departure."""
@@ -248,13 +285,33 @@ class StepModel:
             finished_us - started_us,
             step.ready_us - step.arrived_us + now - finished_us,
             len(header.encode()) + len(rows),
+            self.flags(step, header, now),
         )
         self.status.append((self.stage, step.header.lineage, position, step.header.count, *times))
         return [sent]
 
+    def flags(self, step: Held, sent: StepHeader, now: int) -> int:
+        """TIME-024, TIME-025."""
+        flags = 0 if sent.remaining_us else 1
+        plan = self.opened.stages[self.stage]
+        if step.is_decode:
+            flags += 2 * (step.remaining_us < plan.remaining_min_us)
+            flags += 4 * (0 < plan.remaining_max_us < step.remaining_us)
+            flags += 8 * (0 < plan.budget_us < now - step.arrived_us)
+        return flags
+
+    def expired(self, now: int) -> list[Fact] | None:
+        """TIME-020: the executor would begin the oldest step now; None where it has to."""
+        step = self.steps[self.with_executor[0]]
+        if not self.is_droppable or now - step.arrived_us < step.remaining_us:
+            return None
+        step.state = "done"
+        return self.refuse(Code.EXPIRED, self.with_executor.pop(0))
+
     def failed(self) -> list[Fact]:
         """STEP-011."""
         position = self.with_executor.pop(0)
+        self.steps[position].state = "done"
         return self.refuse(Code.COMPUTE_FAILED, position)
 
     def pass_until(self, until: int) -> Timed:
@@ -275,7 +332,20 @@ class StepModel:
     def flush(self) -> list[Fact]:
         """REQ-050, REQ-051."""
         records, self.status, self.status_at = tuple(self.status), [], None
-        return [("STATUS", self.handle, records)] if records else []
+        return [("STATUS", self.handle, self.credit(), records)] if records else []
+
+    def credit(self) -> tuple[int, int]:
+        """TIME-040, of the only request; both hops have the same codec."""
+        held = [len(step.payload) for step in self.steps.values() if step.state in {"parked", "running"}]
+        steps = max(0, self.limits.queued_steps_max - len(held))
+        free_bytes = max(0, self.limits.queued_bytes_max - sum(held))
+        if self.load is not None:
+            steps, free_bytes = min(steps, self.load[0]), min(free_bytes, self.load[1])
+        steps, free_bytes = self.taken[0] + steps, self.taken[1] + free_bytes
+        if self.is_last:
+            return steps, free_bytes
+        rows = self.onward_credit[1] // self.row_in_bytes
+        return min(steps, self.onward_credit[0]), min(free_bytes, rows * self.row_in_bytes)
 
     def refusal(self, code: Code, position: int) -> Fact:
         return ("REFUSE", "upstream", self.handle, self.stage, int(code), self.opened.lineage, position)

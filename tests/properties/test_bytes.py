@@ -12,7 +12,8 @@ from properties.scripted import CLIENT, WIDTH, Bench, Fact, Far, client_bench, s
 
 from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import Reserve, Run
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.statemachine.stage import StageEndpoint
@@ -199,7 +200,15 @@ def test_steps_run_in_order_whatever_the_order_and_the_pieces_in_which_they_come
         served.upstream.stream(6 + 4 * turn, piece, fin=is_last)
         sent[turn] += 1
     expected: list[Fact] = [
-        ("run", REQUEST, header.position, header.count, bytes([1 + index]) * ROW_BYTES * header.count, 1)
+        (
+            "run",
+            REQUEST,
+            header.position,
+            header.count,
+            bytes([1 + index]) * ROW_BYTES * header.count,
+            1,
+            False,
+        )
         for index, header in enumerate(headers)
     ]
     assert [fact for _, fact in served.bench.facts()] == expected

@@ -3,19 +3,19 @@
 The two stages are scripted and may lie; on a path of one stage they are one connection.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from properties import requests
+from properties.claim_model import FIRST_US, LAYOUT, LIMITS, PER_US, POSITIONS_MAX, ROWS_MAX, Mine, nothing
 from properties.profile import share
 from properties.scripted import MODEL_ROOT, STRANGER, WIDTH, Fact, Far, client_bench, in_any_order
 
 from odsi_proto.errors import LocalProtocolError
-from odsi_proto.limits import Limits
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.testing.strategies import signer_of, stage_plans_of
 from odsi_proto.units import Handle, Micros, Position, RequestId, StageIndex, Tag
 from odsi_proto.wire import frames as wire
@@ -24,40 +24,13 @@ from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.messages import Open
 from odsi_proto.wire.step import StepHeader
 from odsi_proto.wire.tag import root_tag, tag_after
-from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
-
-LIMITS = Limits(open_us_max=Micros(400_000), abandoned_us_max=Micros(70_003))
-FIRST_US, PER_US = 250_000, 120_000
-LAYOUT = ActivationLayout(codec=ActivationCodec.F16, width=WIDTH)
-POSITIONS_MAX, ROWS_MAX = 12, 2
-
-
-@dataclass
-class Mine:
-    """What a client must know of one request."""
-
-    request: RequestId
-    message: SignedMessage
-    handle: int
-    secret: bytes
-    path_due: int
-    tag: bytes
-    state: str = "opening"
-    commits: set[int] = field(default_factory=set)
-    return_handle: int | None = None
-    position: int = 0
-    started_us: int = 0
-    awaited: dict[int, tuple[StepHeader, int]] = field(default_factory=dict)
-    """Steps without an answer, and when each is overdue."""
-    reported: dict[int, int] = field(default_factory=dict)
-    abandoned: tuple[int, int] | None = None
-    """When the wait for REFUSE is over, and the code of ABANDON."""
+from odsi_proto.wire.tensor import ActivationCodec, NumericProfile
 
 
 class ClaimMachine(RuleBasedStateMachine):
     """From OPEN to the last row, with every neighbour lying or leaving at any time."""
 
-    @initialize(is_one=st.booleans(), rtt_us=st.sampled_from([None, 0, 30_000, 300_000]))
+    @initialize(is_one=st.booleans(), rtt_us=st.sampled_from([None, 0, 30_000, 110_000]))
     def set_up(self, is_one: bool, rtt_us: int | None) -> None:
         self.bench = client_bench(LIMITS)
         self.stages = 1 if is_one else 2
@@ -118,8 +91,8 @@ class ClaimMachine(RuleBasedStateMachine):
         self.expect(("close", name, int(code)), *self.lose(name))
 
     @precondition(lambda self: self.is_connected and len(self.mine) < 3)
-    @rule()
-    def opens(self) -> None:
+    @rule(total_us=st.sampled_from([None, None, 180_000, 600_000]))
+    def opens(self, total_us: int | None) -> None:
         client, now = self.client, self.bench.now
         request = client.new_request_id()
         participants = [signer_of(1 + index).participant for index in range(self.stages)]
@@ -133,6 +106,7 @@ class ClaimMachine(RuleBasedStateMachine):
             rows_returned_max=ROWS_MAX,
             first_token_us=Micros(FIRST_US),
             per_token_us=Micros(PER_US),
+            total_us=None if total_us is None else Micros(total_us),
             valid_s=60,
         )
         first, last = self.fars["first"].connection, self.fars[self.last_name].connection
@@ -153,6 +127,8 @@ class ClaimMachine(RuleBasedStateMachine):
             handle=frame.handle,
             secret=secret,
             path_due=now + LIMITS.open_us_max,
+            opened_us=int(now),
+            total_us=total_us,
             tag=root_tag(request),
         )
         with pytest.raises(LocalProtocolError):
@@ -234,20 +210,30 @@ class ClaimMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(m.state == "ready" for m in self.mine.values()))
     @rule(which=st.integers(0, 2), count=st.integers(1, 4))
     def sends_a_step(self, which: int, count: int) -> None:
-        """STEP-031, STEP-040, TIME-002, TIME-010."""
+        """STEP-031, STEP-040, TIME-002, TIME-010, TIME-041, TIME-042."""
         mine, now = self.some(which, ready=True), int(self.bench.now)
         assert mine is not None
-        if mine.position + count > POSITIONS_MAX:
+        payload_bytes = LAYOUT.payload_bytes(count)
+        steps, sent_bytes = mine.sent
+        has_credit = steps < mine.granted[0] and sent_bytes + payload_bytes <= mine.granted[1]
+        is_busy = any(position >= mine.answered for position in mine.awaited)
+        if mine.position + count > POSITIONS_MAX or (is_busy and not has_credit):
             self.can_not_send(mine, count)
             return
+        left = max(0, mine.granted[0] - steps), max(0, mine.granted[1] - sent_bytes)
+        assert tuple(self.client.credit(mine.request)) == left
+        mine.sent = steps + 1, sent_bytes + payload_bytes
         tokens = list(range(mine.position, mine.position + count))
         payload = memoryview(bytes([7]) * LAYOUT.payload_bytes(count))
         self.bench.do(self.client.send_step(mine.request, tokens, payload, now=self.bench.now))
         if not mine.position:
             mine.started_us = now
-        is_prompt = not mine.position or bool(mine.awaited)
+        is_prompt = not mine.position or is_busy
         budget_us = max(0, FIRST_US - (now - mine.started_us)) if is_prompt else PER_US
         owd_us = (self.rtt_us or 0) // 2
+        left_us = budget_us
+        if mine.total_us is not None:
+            left_us = max(0, min(budget_us, mine.total_us - (now - mine.opened_us)))
         after = tag_after(Tag(mine.tag), mine.secret, Position(mine.position), tokens)
         header = StepHeader(
             handle=Handle(mine.handle),
@@ -255,7 +241,7 @@ class ClaimMachine(RuleBasedStateMachine):
             attempt=0,
             position=Position(mine.position),
             count=count,
-            remaining_us=Micros(max(0, budget_us - owd_us)),
+            remaining_us=Micros(max(0, left_us - owd_us)),
             owd_us=Micros(owd_us),
             tag_before=Tag(mine.tag),
             tag_after=after,
@@ -302,6 +288,7 @@ class ClaimMachine(RuleBasedStateMachine):
         mine, position = waiting[which % len(waiting)]
         assert mine.return_handle is not None
         header, _ = mine.awaited.pop(position)
+        mine.answered = max(mine.answered, header.end)
         mine.reported.pop(position, None)
         payload = bytes([9]) * LAYOUT.payload_bytes(min(header.count, ROWS_MAX))
         self.fars[self.last_name].step(self.rows(header, mine.return_handle), payload)
@@ -326,7 +313,7 @@ class ClaimMachine(RuleBasedStateMachine):
         far = self.fars[self.last_name]
         if waiting is None or kind == "not sent":
             place: dict[str, Any] = {"position": Position(mine.position), "count": 1}
-            header = self.rows(_nothing(), mine.return_handle, **place)
+            header = self.rows(nothing(), mine.return_handle, **place)
         else:
             wrong: dict[str, dict[str, Any]] = {
                 "tag": {"tag_after": Tag(b"wrong   ")},
@@ -349,7 +336,7 @@ class ClaimMachine(RuleBasedStateMachine):
         """REQ-022."""
         mine = next(m for m in self.mine.values() if m.state == "opening" and m.return_handle is not None)
         assert mine.return_handle is not None
-        self.fars[self.last_name].step(self.rows(_nothing(), mine.return_handle), b"")
+        self.fars[self.last_name].step(self.rows(nothing(), mine.return_handle), b"")
         self.expect(*self.fail(mine, None, Code.ORDER_VIOLATION))
 
     @precondition(lambda self: any(m.return_handle is not None for m in self.ended[-3:]))
@@ -362,13 +349,19 @@ class ClaimMachine(RuleBasedStateMachine):
             return
         if any(m.return_handle == mine.return_handle for m in self.mine.values()):
             return  # another connection's
-        far.step(self.rows(_nothing(), mine.return_handle), b"")
+        far.step(self.rows(nothing(), mine.return_handle), b"")
         self.expect()
 
     @precondition(lambda self: self.is_connected and bool(self.mine))
-    @rule(which=st.integers(0, 2), stage=st.integers(0, 2), place=st.integers(0, 3), is_known=st.booleans())
-    def a_status(self, which: int, stage: int, place: int, is_known: bool) -> None:
-        """REQ-023, REQ-032, REQ-065."""
+    @rule(
+        which=st.integers(0, 2),
+        stage=st.integers(0, 2),
+        place=st.integers(0, 3),
+        is_known=st.booleans(),
+        credit=st.tuples(st.integers(0, 9), st.sampled_from([0, 10, 1_000])),
+    )
+    def a_status(self, which: int, stage: int, place: int, is_known: bool, credit: tuple[int, int]) -> None:
+        """REQ-023, REQ-032, REQ-065, TIME-041."""
         mine = self.some(which)
         assert mine is not None
         position = sorted(mine.awaited)[place % len(mine.awaited)] if mine.awaited else place
@@ -386,10 +379,14 @@ class ClaimMachine(RuleBasedStateMachine):
             output_bytes=1,
         )
         handle = Handle(mine.handle if is_known else 999)
-        self.fars["first"].say(wire.StatusFrame(handle=handle, records=(record,)))
+        frame = wire.StatusFrame(
+            handle=handle, credit_steps=credit[0], credit_bytes=credit[1], records=(record,)
+        )
+        self.fars["first"].say(frame)
         if not is_known:
             self.expect()
             return
+        mine.granted = credit
         if position in mine.awaited and stage < self.stages:
             mine.reported[position] = max(mine.reported.get(position, 0), stage + 1)
         self.expect(("status", mine.request, (position,)))
@@ -453,7 +450,7 @@ class ClaimMachine(RuleBasedStateMachine):
 
     @rule(us=st.sampled_from([1, 1_000, 70_002, 70_003, 119_999, 120_000, 249_999, 250_000]))
     def time_passes(self, us: int) -> None:
-        """REQ-027, REQ-024."""
+        """REQ-027, REQ-024, TIME-026."""
         until = self.bench.now + us
         facts: list[tuple[int, Fact]] = []
         for mine in tuple(self.mine.values()):
@@ -461,6 +458,8 @@ class ClaimMachine(RuleBasedStateMachine):
             if mine.state == "opening":
                 missing = [stage for stage in range(self.stages) if stage not in mine.commits]
                 due.append((mine.path_due, missing[0] if missing else self.stages - 1, Code.EXPIRED))
+            if mine.total_us is not None:
+                due.append((mine.opened_us + mine.total_us, self.waits_for(mine), Code.EXPIRED))
             if mine.abandoned is not None:
                 due.append((mine.abandoned[0], None, mine.abandoned[1]))
             for position, (_, overdue) in mine.awaited.items():
@@ -474,25 +473,19 @@ class ClaimMachine(RuleBasedStateMachine):
         self.bench.pass_until(until)
         self.expect(timed=facts)
 
+    def waits_for(self, mine: Mine) -> int | None:
+        """TIME-026."""
+        if mine.state == "opening":
+            missing = [stage for stage in range(self.stages) if stage not in mine.commits]
+            return missing[0] if missing else self.stages - 1
+        if not mine.awaited:
+            return None
+        return min(mine.reported.get(min(mine.awaited), 0), self.stages - 1)
+
     @invariant()
     def the_named_invariants_hold(self) -> None:
         if hasattr(self, "bench"):
             self.bench.check()
-
-
-def _nothing() -> StepHeader:
-    zero = Micros(0)
-    return StepHeader(
-        handle=Handle(0),
-        lineage=0,
-        attempt=0,
-        position=Position(0),
-        count=1,
-        remaining_us=zero,
-        owd_us=zero,
-        tag_before=Tag(bytes(8)),
-        tag_after=Tag(bytes(8)),
-    )
 
 
 TestClaims = ClaimMachine.TestCase

@@ -11,7 +11,7 @@ from properties.profile import share
 from properties.scripted import MODEL_ROOT, WIDTH
 
 from odsi_proto.limits import Limits
-from odsi_proto.statemachine.client import RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
 from odsi_proto.statemachine.effects import PathReady
 from odsi_proto.testing.strategies import signer_of, stage_plans_of
 from odsi_proto.units import Micros, RequestId
@@ -33,7 +33,7 @@ POSITIONS_MAX, STAGES = 16, 2
 class PathMachine(RuleBasedStateMachine):
     """Two requests at most at a time, until the path is broken or the rules run out."""
 
-    @initialize(late_action=st.sampled_from([LateAction.CONTINUE, LateAction.FAIL]))
+    @initialize(late_action=st.sampled_from(LateAction))
     def set_up(self, late_action: LateAction) -> None:
         self.path = LossyPath(LIMITS)
         self.late_action = late_action
@@ -92,6 +92,8 @@ class PathMachine(RuleBasedStateMachine):
             if position + count > POSITIONS_MAX:
                 return
             payload = memoryview(bytes([position]) * LAYOUT.payload_bytes(count))
+            if not self.path.client.may_send(request, len(payload)):
+                return
             steps.append((position, count))
             path = self.path
             path.perform("client", path.client.send_step(request, [position] * count, payload, now=path.now))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from properties import requests
@@ -10,12 +11,15 @@ from properties.profile import share
 from properties.scripted import CLIENT, UNIX_S_AT_ZERO, WIDTH, Fact, Far, in_any_order, stage_bench
 from properties.step_model import StepModel, Timed
 
+from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.budget import ExecutorLoad
 from odsi_proto.statemachine.stage import StageEndpoint
-from odsi_proto.testing.strategies import signer_of
+from odsi_proto.testing.strategies import signer_of, stage_plans_of
 from odsi_proto.units import Handle, Micros, Position, RequestId, Tag
 from odsi_proto.wire import frames as wire
 from odsi_proto.wire.codepoints import ErrorCode, LateAction
+from odsi_proto.wire.messages import Deadline
 from odsi_proto.wire.step import DURATION_US_MAX, StepHeader
 from odsi_proto.wire.tag import root_tag, tag_after
 from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout
@@ -35,6 +39,19 @@ LIMITS = Limits(
 VALID_S = 1
 """Expiry and skew together pass before the idle time does."""
 
+DEADLINES = tuple(
+    tuple(Deadline(kind=kind, budget_us=Micros(us)) for kind, us in given)
+    for given in (
+        ((1, 400_000), (2, 300_000)),
+        ((1, 200_000), (2, 300_000), (3, 250_000)),
+        ((2, 220_000), (1, 210_000), (2, 900_000), (99, 800_000)),
+        ((3, 200_000), (1, 300_000)),
+        ((1, 200_000),),
+        (),
+    )
+)
+"""Kinds 1 to 3 are FIRST_TOKEN, PER_TOKEN and TOTAL; another is ignored, and so is a second one."""
+
 FAULTS = (
     *("tag before", "tag after", "lineage", "count", "inside", "at the end", "past the end", "used up"),
     *("exaggerated", "far", "extended", "rows"),
@@ -52,7 +69,9 @@ class StepMachine(RuleBasedStateMachine):
         rtt_on_us=rtts,
         changes=st.fixed_dictionaries(
             {
-                "late_action": st.sampled_from([LateAction.CONTINUE, LateAction.FAIL]),
+                "late_action": st.sampled_from(LateAction),
+                "deadlines": st.sampled_from(DEADLINES),
+                "plan": st.sampled_from([(0, 0, 0), (30_000, 100_000, 240_000), (0, 250_001, 0)]),
                 "lineage": st.integers(0, 1),
                 "positions_max": st.sampled_from([16, 16, 5]),
                 "rows_returned_max": st.integers(1, 2),
@@ -69,7 +88,13 @@ class StepMachine(RuleBasedStateMachine):
     ) -> None:
         self.bench = stage_bench(LIMITS)
         self.stages = 1 if is_last else 2
-        self.changes = {**changes, "codecs": (int(codec),) * (self.stages + 1)}
+        plan = tuple(map(Micros, changes.pop("plan")))
+        participants = [signer_of(1 + index).participant for index in range(self.stages)]
+        stages = tuple(
+            replace(stage, budget_us=plan[0], remaining_min_us=plan[1], remaining_max_us=plan[2])
+            for stage in stage_plans_of(participants)
+        )
+        self.changes = {**changes, "stages": stages, "codecs": (int(codec),) * (self.stages + 1)}
         self.layout = ActivationLayout(codec=codec, width=WIDTH)
         self.rtts = rtt_up_us, rtt_on_us
         self.requests_count = self.onward_handles = 0
@@ -92,7 +117,10 @@ class StepMachine(RuleBasedStateMachine):
 
     def open_request(self, request: RequestId) -> None:
         """Through OPEN, reservation and the way on; the handles of the predecessor count up."""
-        bench = self.bench
+        bench, self.load = self.bench, None
+        if self.stage.state.load is not None:
+            self.load = (9, 900, 0)  # an OPEN is refused while the executor takes nothing
+            self.stage.executor_measured(_load(*self.load))
         if self.upstream is None:
             self.upstream, self.handle = bench.establish("upstream", CLIENT), -1
             if self.rtts[0] is not None:
@@ -128,6 +156,7 @@ class StepMachine(RuleBasedStateMachine):
             rtt_up_us=self.rtts[0],
             rtt_on_us=self.rtts[1],
             tag=root_tag(request),
+            load=self.load,
         )
         self.onward_handles += 1
         self.stream_open = None
@@ -140,7 +169,8 @@ class StepMachine(RuleBasedStateMachine):
             if fact[0] == "StatusFrame":
                 frame = fact[2]
                 assert isinstance(frame, wire.StatusFrame)
-                found.append((at, ("STATUS", frame.handle, tuple(map(_numbers, frame.records)))))
+                credit = frame.credit_steps, frame.credit_bytes
+                found.append((at, ("STATUS", frame.handle, credit, tuple(map(_numbers, frame.records)))))
             else:
                 found.append((at, fact))
         assert in_any_order(found) == in_any_order(expected)
@@ -319,6 +349,37 @@ class StepMachine(RuleBasedStateMachine):
         self.bench.do(self.stage.failed(self.model.request, position, "out of memory", now=now))
         self.expect(self.model.failed())
 
+    @precondition(lambda self: bool(self.model.with_executor))
+    @rule()
+    def the_executor_finds_nothing_left(self) -> None:
+        position, now = Position(self.model.with_executor[0]), self.bench.now
+        expected = self.model.expired(int(now))
+        if expected is None:
+            with pytest.raises(LocalProtocolError):
+                self.stage.expired(self.model.request, position, now=now)
+        else:
+            self.bench.do(self.stage.expired(self.model.request, position, now=now))
+        self.expect(expected)
+
+    @rule(steps=st.integers(0, 3), free_bytes=st.sampled_from([0, 20, 100]))
+    def the_executor_is_measured(self, steps: int, free_bytes: int) -> None:
+        self.model.load = (steps, free_bytes, 7_000)
+        self.stage.executor_measured(_load(*self.model.load))
+
+    @precondition(lambda self: self.stages == 2 and self.model.is_open)
+    @rule(steps=st.integers(0, 9), free_bytes=st.sampled_from([0, 17, 1_000]))
+    def the_successor_gives_credit(self, steps: int, free_bytes: int) -> None:
+        self.onward.say(
+            wire.StatusFrame(
+                handle=Handle(self.model.onward_handle),
+                credit_steps=steps,
+                credit_bytes=free_bytes,
+                records=(),
+            )
+        )
+        self.model.onward_credit = steps, free_bytes
+        self.expect()
+
     @precondition(lambda self: bool(self.late))
     @rule(fails=st.booleans())
     def the_executor_answers_for_an_ended_request(self, fails: bool) -> None:
@@ -393,10 +454,16 @@ class StepMachine(RuleBasedStateMachine):
             self.bench.check()
 
 
+def _load(steps: int, free_bytes: int, queue_us: int) -> ExecutorLoad:
+    return ExecutorLoad(
+        queue_us=Micros(queue_us), decode_us=None, credit_steps=steps, credit_bytes=free_bytes
+    )
+
+
 def _numbers(record: wire.StatusRecord) -> tuple[int, ...]:
     places = (record.stage, record.lineage, record.position, record.count, record.remaining_us)
     times = (record.transfer_us, record.queue_us, record.compute_us, record.coordination_us)
-    return (*places, *times, record.output_bytes)
+    return (*places, *times, record.output_bytes, record.flags)
 
 
 TestSteps = StepMachine.TestCase

@@ -14,7 +14,8 @@ from typing import Any
 from odsi_proto.errors import LocalProtocolError
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine import effects as fx
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.invariants import violations
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.statemachine.stage import StageEndpoint

@@ -15,7 +15,8 @@ from rogue.room import WIDTH, Job, Node, Room
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine import effects as fx
 from odsi_proto.statemachine.admission import StageOffer
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.session import SelfDescription
 from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing import make_signer

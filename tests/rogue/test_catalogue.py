@@ -21,6 +21,7 @@ NO_PEER = {
     "request RESERVING RESERVE_FAILED": "what fits is for the executor to say",
     "request RESERVING OVERDUE": "the executor alone is slow here",
     "step RUNNING FAILED": "the executor's fault",
+    "step RUNNING EXPIRED": "the executor's queue is long; a step that comes with nothing left is not taken",
 }
 """Cells that no peer can cause, each with its reason."""
 

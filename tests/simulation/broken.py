@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from odsi_proto.limits import Limits
+from odsi_proto.statemachine.budget import Credit, ExecutorLoad
+from odsi_proto.statemachine.claim import Claim
 from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import (
     Close,
@@ -19,10 +21,11 @@ from odsi_proto.statemachine.effects import (
     SendStep,
 )
 from odsi_proto.statemachine.request import StageRequest
+from odsi_proto.statemachine.session import Session
 from odsi_proto.statemachine.stage import StageEndpoint
-from odsi_proto.units import Handle, Micros, Position, RequestId
+from odsi_proto.units import Handle, Micros, Position, RequestId, Slack
 from odsi_proto.wire.codepoints import ErrorCode, FrameType
-from odsi_proto.wire.frames import AbandonFrame, OpenFrame, decode_frame, encode_frame
+from odsi_proto.wire.frames import AbandonFrame, OpenFrame, RefuseFrame, decode_frame, encode_frame
 from odsi_proto.wire.step import StepHeader
 from odsi_proto.wire.varint import Cursor
 
@@ -30,7 +33,7 @@ E = TypeVar("E", StageEndpoint, ClientEndpoint)
 
 MUTATORS = (
     *("connection_made", "stream_data", "stream_reset", "connection_lost", "drain", "timer"),
-    *("reserved", "reserve_failed", "output", "failed"),
+    *("reserved", "reserve_failed", "output", "failed", "expired"),
     *("open", "send_step", "cancel"),
 )
 LONG_US = 10_000_000
@@ -75,7 +78,9 @@ def tells_its_caller_nothing(_self: ClientEndpoint, effect: Effect) -> Iterable[
 
 
 def runs_without_budget(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
-    return (replace(effect, remaining_us=Micros(0)),) if isinstance(effect, Run) else (effect,)
+    if isinstance(effect, Run):
+        return (replace(effect, remaining_us=Micros(0), slack_us=Slack(0)),)
+    return (effect,)
 
 
 def gives_budget(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
@@ -91,6 +96,28 @@ def takes_no_time_off(self: Any, effect: Effect) -> Iterable[Effect]:
     if isinstance(effect, SendStep):
         return (_with_remaining(effect, self.came[_header(effect).position]),)
     return (effect,)
+
+
+def may_be_dropped(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
+    return (replace(effect, is_droppable=True),) if isinstance(effect, Run) else (effect,)
+
+
+def spares_more(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
+    if isinstance(effect, Run):
+        return (replace(effect, slack_us=Slack(effect.remaining_us + 1)),)
+    return (effect,)
+
+
+def blames_nobody(_self: ClientEndpoint, effect: Effect) -> Iterable[Effect]:
+    return (replace(effect, stage=None),) if isinstance(effect, RequestFailed) else (effect,)
+
+
+def refuses_somewhere(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
+    return _refusing(effect, position=Position(1_000))
+
+
+def refuses_without_queue(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
+    return _refusing(effect, queue_us=Micros(0))
 
 
 def keeps_state(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]:
@@ -132,6 +159,27 @@ def closes_for_nothing(_self: StageEndpoint, effect: Effect) -> Iterable[Effect]
     if isinstance(effect, Established):
         return (effect, Close(connection=effect.connection, code=ErrorCode.ORDER_VIOLATION, reason=""))
     return (effect,)
+
+
+class Uncapped(StageEndpoint):
+    """Takes what a step says to be left, and more."""
+
+    def _remaining_on_arrival(self, session: Session, record: StageRequest, header: StepHeader) -> Micros:
+        return Micros(header.remaining_us + LONG_US)
+
+
+class Deaf(StageEndpoint):
+    """Does not listen to what its executor takes."""
+
+    def executor_measured(self, load: ExecutorLoad) -> None:
+        pass
+
+
+class Flooding(ClientEndpoint):
+    """Sends as if it had all the credit in the world."""
+
+    def _hold(self, claim: Claim) -> None:
+        super()._hold(claim._replace(granted=Credit(1 << 30, 1 << 40)))
 
 
 class Roomy(StageEndpoint):
@@ -183,6 +231,14 @@ class Idle(ClientEndpoint):
 
     def timer(self, *, now: Micros) -> tuple[Effect, ...]:
         return ()
+
+
+def _refusing(effect: Effect, **changes: Any) -> Iterable[Effect]:
+    if isinstance(effect, SendControl) and effect.data[0] == FrameType.REFUSE:
+        frame = decode_frame(Cursor(effect.data), payload_bytes_max=len(effect.data))
+        assert isinstance(frame, RefuseFrame)
+        return (replace(effect, data=encode_frame(replace(frame, **changes))),)
+    return (effect,)
 
 
 def _header(effect: SendStep) -> StepHeader:

@@ -11,6 +11,7 @@ from pathlib import Path
 from odsi_proto.cli.sim_file import read_scenario
 from odsi_proto.testing.rogue import DEVIATIONS, Deviation, Part, Seat
 from odsi_proto.testing.simulation import Fault, FaultKind, Scenario, SimOptions
+from odsi_proto.wire.codepoints import LateAction
 
 SEEDS = range(60)
 """Two or three seconds of them; `odsi sim swarm` runs more."""
@@ -88,6 +89,32 @@ FAULTS: Mapping[str, tuple[SimOptions, tuple[Fault, ...]]] = {
 }
 """At least one for each kind of fault that is no rogue."""
 
+BUDGETS: Mapping[str, tuple[SimOptions, tuple[Fault, ...]]] = {
+    "a-whole-budget-runs-out": (replace(PLAIN, total_us=100_000), ()),
+    "a-plan": (replace(PLAIN, stage_budget_us=1_500), ()),
+    "a-step-expires-in-the-queue": (
+        replace(
+            PLAIN,
+            requests=4,
+            compute_us=30_000,
+            first_token_us=160_000,
+            per_token_us=160_000,
+            late_action=LateAction.FAIL,
+        ),
+        (),
+    ),
+    "a-budget-that-can-not-be-met": (
+        replace(PLAIN, compute_us=30_000, per_token_us=25_000, requests=2, gap_us=400_000),
+        (),
+    ),
+    "a-short-queue": (replace(PLAIN, requests=4, chunk_positions=1, queue_steps=2), ()),
+    "reroute": (
+        replace(PLAIN, late_action=LateAction.REROUTE, per_token_us=100_000),
+        (_fault(_K.STRAGGLER, "stage-1", for_us=900_000, amount=200),),
+    ),
+}
+"""What deadlines and full queues cause without a fault."""
+
 ROWS: Mapping[str, tuple[SimOptions, tuple[Fault, ...]]] = {
     "drained-while-shaking-hands": (PLAIN, (_fault(_K.DRAIN, "stage-1", 5_000),)),
     "overtaking-chunks": (replace(PLAIN, chunk_positions=1, prompt_positions=16, jitter_us=20_000), ()),
@@ -119,7 +146,7 @@ def smoke_set() -> Iterator[tuple[str, Scenario]]:
         yield f"seed {seed}", Scenario.draw(seed)
     for deviation in DEVIATIONS.values():
         yield f"rogue {deviation.name}", _with_rogue(deviation)
-    for name, (options, plan) in {**FAULTS, **ROWS}.items():
+    for name, (options, plan) in {**FAULTS, **BUDGETS, **ROWS}.items():
         yield name, Scenario(seed=1, options=options, plan=plan)
     for file in CORPUS:
         yield f"corpus {file.stem}", read_scenario(file).scenario

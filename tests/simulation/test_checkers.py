@@ -34,6 +34,7 @@ PLAIN = SimOptions(tokens=5)
 SLOW = replace(PLAIN, compute_us=50_000, first_token_us=20_000, per_token_us=20_000)
 """No row is there in time."""
 CROWDED = replace(PLAIN, prompt_positions=16, chunk_positions=1, compute_us=10_000)
+FLOOD = replace(CROWDED, delay_us=50_000)
 NO_ROOM = (Fault(at_us=0, kind=FaultKind.RESERVE_REFUSED, target="stage-1", for_us=900_000),)
 CANCELLED = (Fault(at_us=60_000, kind=FaultKind.CANCEL_AT, target="client-0"),)
 
@@ -90,6 +91,37 @@ CASES = {
     "takes-rows-after-their-timer": client("nothing-late", "after their time", broken.Late, options=SLOW),
     "gives-budget": stage("budgets-never-grow", "us left", broken.gives_budget),
     "gives-budget-as-a-client": client("budgets-never-grow", "us left of", broken.gives_budget),
+    "takes-more-than-the-largest-budget": stage("budgets-never-grow", "the largest budget", broken.Uncapped),
+    "spares-more-than-is-left": stage("budgets-never-grow", "more to spare", broken.spares_more),
+    "lets-everything-be-dropped": stage("nothing-late", "may be dropped", broken.may_be_dropped),
+    "floods": client("credit-kept", "of 4 granted", broken.Flooding, options=FLOOD),
+    "takes-steps-without-room": stage(
+        "takes-what-it-can", "takes none", broken.Deaf, options=replace(CROWDED, queue_steps=1)
+    ),
+    "takes-an-open-without-room": stage(
+        "takes-what-it-can",
+        "takes an OPEN, its executor takes no step",
+        broken.Deaf,
+        options=replace(
+            CROWDED, chunk_positions=16, compute_us=99_000, requests=2, gap_us=30_000, queue_steps=1
+        ),
+    ),
+    "takes-an-impossible-budget": stage(
+        "takes-what-it-can",
+        "a step takes",
+        broken.Deaf,
+        options=replace(SLOW, prompt_positions=1, requests=2, gap_us=200_000),
+    ),
+    "blames-nobody": client("names-where", "at no stage", broken.blames_nobody, options=SLOW),
+    "refuses-somewhere": stage("names-where", "at position 1000", broken.refuses_somewhere, plan=NO_ROOM),
+    "refuses-without-a-queue-time": stage(
+        "names-where",
+        "without a queue time",
+        broken.refuses_without_queue,
+        options=replace(
+            CROWDED, prompt_positions=1, compute_us=50_000, requests=6, gap_us=40_000, queue_steps=1
+        ),
+    ),
     "takes-no-time-off": stage("time-at-stage", "at most", broken.takes_no_time_off),
     "opens-too-many-requests": stage(
         "bounded",

@@ -118,9 +118,9 @@ class Stage:
         out = b"".join(map(varint, (9, lineage, 0, position, count, remaining_us, 0)))
         header = b"\2" + out + step[at : at + 17]
         link.open_stream(header + struct.pack("<2f", *(2 * value for value in row)), fin=True)
-        times = (remaining_us, 0, 0, 0, 0, len(header) + 8)
+        times = (remaining_us, 0, 0, 0, 0, len(header) + 8, 0)
         record = b"".join(map(varint, (0, lineage, position, count, *times))) + b"\0\0"
-        link.write(STATUS, varint(handle) + record)
+        link.write(STATUS, varint(handle) + varint(9) + varint(9_000) + record)
 
     def _accept(self, *args: Any, **options: Any) -> Link:
         stage = self

@@ -30,6 +30,7 @@ RECORD = StatusRecord(
     compute_us=Micros(6),
     coordination_us=Micros(7),
     output_bytes=1_186,
+    flags=9,
     leaf=b"leaf",
     extension=b"extension",
 )
@@ -53,9 +54,17 @@ SAMPLES: dict[str, Any] = {
     "AttachFrame": frames.AttachFrame(request_id=RequestId(b"r" * 16), return_token=b"t" * 16),
     "AttachedFrame": frames.AttachedFrame(request_id=RequestId(b"r" * 16), handle=Handle(72)),
     "RefuseFrame": frames.RefuseFrame(
-        handle=Handle(73), stage=StageIndex(3), code=9, lineage=4, position=Position(5), reason="größer"
+        handle=Handle(73),
+        stage=StageIndex(3),
+        code=9,
+        lineage=4,
+        position=Position(5),
+        queue_us=Micros(6_000),
+        reason="größer",
     ),
-    "StatusFrame": frames.StatusFrame(handle=Handle(74), records=(RECORD, RECORD)),
+    "StatusFrame": frames.StatusFrame(
+        handle=Handle(74), credit_steps=68, credit_bytes=80_000, records=(RECORD, RECORD)
+    ),
     "CancelFrame": frames.CancelFrame(message=b"cancel"),
     "GoawayFrame": frames.GoawayFrame(code=20, reason="leaving"),
     "AbandonFrame": frames.AbandonFrame(handle=Handle(75), code=18, reason="gone"),
@@ -100,7 +109,7 @@ def read(name: str, payload: bytes) -> Any:
     if name == "StepHeader":
         return StepHeader.decode(Cursor(payload))
     if name == "StatusRecord":
-        frame = read("StatusFrame", varint(0) + payload)
+        frame = read("StatusFrame", varint(0) * 3 + payload)
         return frame.records[0]
     raw = varint(SAMPLES[name].type) + varint(len(payload)) + payload
     return decode_frame(Cursor(raw), payload_bytes_max=1 << 20)

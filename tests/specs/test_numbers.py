@@ -13,10 +13,11 @@ from odsi_proto.kernels import codecs, hf_names
 from odsi_proto.kernels.hf_model import FILES_BYTES_MAX
 from odsi_proto.limits import Limits
 from odsi_proto.node import credit, quic
+from odsi_proto.statemachine import budget
 from odsi_proto.wire import cbor, codepoints, frames, identity, merkle, messages, step, tag, varint
 from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout, NumericProfile
 
-MODULES: tuple[ModuleType, ...] = (varint, cbor, messages, frames, identity, merkle, tag, step)
+MODULES: tuple[ModuleType, ...] = (varint, cbor, messages, frames, identity, merkle, tag, step, budget)
 REGISTRIES = {registry.name: registry for registry in load_all()}
 ENUMS = {
     "codecs": ActivationCodec,

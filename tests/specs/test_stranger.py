@@ -8,7 +8,8 @@ import pytest
 from odsi_proto.limits import Limits
 from odsi_proto.node.driver import Driver, choices, now_us, unix_s_at_zero
 from odsi_proto.statemachine.admission import StageOffer
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import (
     Effect,
     Established,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.admission import StageOffer
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import Effect, Run
 from odsi_proto.statemachine.session import SelfDescription
 from odsi_proto.statemachine.stage import StageEndpoint

@@ -125,10 +125,10 @@ CASES = (
         invariant="requests are bounded",
         breaks=lambda state: state._replace(
             requests=FrozenMap(
-                {RequestId(bytes([n]) * 16): next(iter(state.requests.values())) for n in range(65)}
+                {RequestId(n.to_bytes(16)): next(iter(state.requests.values())) for n in range(257)}
             )
         ),
-        says="65 requests are open",
+        says="257 requests are open",
     ),
     Case(
         invariant="requests are bounded",

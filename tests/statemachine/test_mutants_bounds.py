@@ -228,7 +228,7 @@ def test_a_step_that_leaves_without_budget_is_logged_as_late(budget_us: int, is_
     path.network.set_compute(path.stages[1], lambda run: None)
     path.forge(path.header(0, remaining_us=Micros(budget_us)))
     late = [t.fields for t in path.seen(Trace, at=path.stages[0]) if t.event == "step_late"]  # type: ignore[attr-defined]
-    assert late == [{"request": path.request, "position": 0, "budget_us": 0}] * is_late
+    assert late == [{"request": path.request, "position": 0, "remaining_us": 0, "taken_us": 0}] * is_late
 
 
 @pytest.mark.spec("WIRE-021")

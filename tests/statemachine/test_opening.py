@@ -13,7 +13,7 @@ from odsi_proto.statemachine.effects import Close, RequestFailed, SendControl
 from odsi_proto.statemachine.stage import StageEndpoint
 from odsi_proto.testing import make_signer
 from odsi_proto.units import LayerRange, Micros, StageIndex
-from odsi_proto.wire.codepoints import ErrorCode, LateAction, StreamType
+from odsi_proto.wire.codepoints import ErrorCode, StreamType
 from odsi_proto.wire.frames import CommitFrame, HelloFrame, OpenFrame, decode_frame
 from odsi_proto.wire.identity import SignedMessage
 from odsi_proto.wire.messages import Commit, Extension, Open
@@ -104,7 +104,7 @@ def test_a_commit_by_somebody_else_is_no_answer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"late_action": LateAction.REROUTE}, ErrorCode.UNSUPPORTED),
+        ({"late_action": 99}, ErrorCode.UNSUPPORTED),
         ({"profile": 99}, ErrorCode.UNSUPPORTED),
         ({"codec": 99}, ErrorCode.UNSUPPORTED),
         ({"valid_s": -601}, ErrorCode.EXPIRED),

@@ -140,24 +140,25 @@ def test_a_reason_that_is_not_utf_8_is_malformed() -> None:
         decoded(framed(FrameType.GOAWAY, "0001ff"))
 
 
-RECORD = "00" * 12
+RECORD = "00" * 13
+HEAD = "070000"
 
 
 def test_a_status_holds_records_up_to_the_limit() -> None:
-    frame = decoded(framed(FrameType.STATUS, "07" + RECORD * frames.STATUS_RECORDS_MAX))
+    frame = decoded(framed(FrameType.STATUS, HEAD + RECORD * frames.STATUS_RECORDS_MAX))
     assert isinstance(frame, frames.StatusFrame)
     assert len(frame.records) == frames.STATUS_RECORDS_MAX
 
 
 def test_a_status_of_one_record_too_many_is_malformed() -> None:
     with pytest.raises(Malformed, match="more than 256 records"):
-        decoded(framed(FrameType.STATUS, "07" + RECORD * (frames.STATUS_RECORDS_MAX + 1)))
+        decoded(framed(FrameType.STATUS, HEAD + RECORD * (frames.STATUS_RECORDS_MAX + 1)))
 
 
 def test_a_leaf_of_one_byte_too_many_is_malformed() -> None:
     ends = encode_varint(frames.LEAF_BYTES_MAX + 1).hex() + "00" * (frames.LEAF_BYTES_MAX + 1) + "00"
     with pytest.raises(Malformed, match="65 bytes, at most 64"):
-        decoded(framed(FrameType.STATUS, "07" + "00" * 10 + ends))
+        decoded(framed(FrameType.STATUS, HEAD + "00" * 11 + ends))
 
 
 @given(status_records)

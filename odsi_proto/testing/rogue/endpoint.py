@@ -13,7 +13,9 @@ from typing import overload
 
 from odsi_proto.errors import ConfigError
 from odsi_proto.limits import Limits
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.statemachine.budget import Credit, ExecutorLoad
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import Close, Effect, Established, Run, SendControl, SendStep
 from odsi_proto.statemachine.session import Binding, Choices, SelfDescription
 from odsi_proto.statemachine.stage import StageEndpoint
@@ -266,6 +268,14 @@ class RogueClient(Rogue):
         """Send the rows of ``tokens``."""
         return self._twist(self.endpoint.send_step(request, tokens, payload, now=now), now)
 
+    def credit(self, request: RequestId) -> Credit:
+        """How many steps more, and payload bytes, the first stage takes of a request."""
+        return self.endpoint.credit(request)
+
+    def may_send(self, request: RequestId, payload_bytes: int) -> bool:
+        """Whether a step of so many bytes may be sent now."""
+        return self.endpoint.may_send(request, payload_bytes)
+
     def cancel(self, request: RequestId, code: ErrorCode, *, now: Micros) -> tuple[RogueEffect, ...]:
         """End a request."""
         return self._twist(self.endpoint.cancel(request, code, now=now), now)
@@ -310,6 +320,14 @@ class RogueStage(Rogue):
     ) -> tuple[RogueEffect, ...]:
         """The executor could not run a step."""
         return self._twist(self.endpoint.failed(request, position, reason, now=now), now)
+
+    def expired(self, request: RequestId, position: Position, *, now: Micros) -> tuple[RogueEffect, ...]:
+        """The executor found nothing left of a step."""
+        return self._twist(self.endpoint.expired(request, position, now=now), now)
+
+    def executor_measured(self, load: ExecutorLoad) -> None:
+        """What the executor takes now."""
+        self.endpoint.executor_measured(load)
 
 
 @overload

@@ -29,7 +29,7 @@ from odsi_proto.testing.rogue.words import (
     then,
 )
 from odsi_proto.units import ConnectionId, Handle, LayerRange, Micros, Position, RequestId, StageIndex, Tag
-from odsi_proto.wire.codepoints import ErrorCode, LateAction
+from odsi_proto.wire.codepoints import ErrorCode
 from odsi_proto.wire.frames import (
     RETURN_TOKEN_BYTES,
     AbandonFrame,
@@ -39,7 +39,7 @@ from odsi_proto.wire.frames import (
     Frame,
     OpenFrame,
 )
-from odsi_proto.wire.messages import REQUEST_ID_BYTES, Extension, Open
+from odsi_proto.wire.messages import REQUEST_ID_BYTES, Deadline, Extension, Open
 from odsi_proto.wire.step import StepHeader
 from odsi_proto.wire.tag import TAG_BYTES, root_tag
 from odsi_proto.wire.tensor import ActivationCodec, ActivationLayout
@@ -264,11 +264,11 @@ TEXTS = (
         "TIME-005",
     ),
     _asks(
-        "open-for-reroute",
-        "Asks for REROUTE, which version 1 does not have.",
-        lambda body, scene: replace(body, late_action=LateAction.REROUTE),
-        ErrorCode.UNSUPPORTED,
-        "TIME-005",
+        "open-with-an-impossible-budget",
+        "Gives each token a microsecond.",
+        lambda body, scene: replace(body, deadlines=(Deadline(kind=2, budget_us=Micros(1)),)),
+        ErrorCode.BUDGET_IMPOSSIBLE,
+        "TIME-030",
     ),
     _asks(
         "open-with-a-critical-extension",

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from odsi_proto.limits import Limits
 from odsi_proto.statemachine.effects import Close, Effect, SendControl, SendStep
 from odsi_proto.statemachine.session import Choices
-from odsi_proto.units import ConnectionId, Micros
+from odsi_proto.units import ConnectionId, Micros, Slack
 from odsi_proto.wire.codepoints import ErrorCode, LateAction
 from odsi_proto.wire.frames import Frame, encode_frame
 from odsi_proto.wire.identity import Signer
@@ -199,7 +199,15 @@ class Scene:
         connection = self.connection if on is None else on
         rows = memoryview(payload)
         us = header.remaining_us
-        return [SendStep(connection=connection, header=header.encode(), payload=rows, remaining_us=us)]
+        return [
+            SendStep(
+                connection=connection,
+                header=header.encode(),
+                payload=rows,
+                remaining_us=us,
+                slack_us=Slack(us),
+            )
+        ]
 
     def stream(self, data: bytes, *, fin: bool = True, reset: bool = False) -> list[RogueEffect]:
         """A unidirectional stream of one's own, left open, finished or reset after ``data``."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from odsi_proto.statemachine.budget import ExecutorLoad
 from odsi_proto.statemachine.effects import Effect
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Checker:
 
     def reserve_answered(self, process: "Process", request: bytes, *, fits: bool) -> None:
         """The executor answered a reservation."""
+
+    def measured(self, process: "Process", load: ExecutorLoad) -> None:
+        """The executor says what it takes from here on."""
 
     def answered(self, process: "Process", request: bytes) -> None:
         """The executor answers a step."""

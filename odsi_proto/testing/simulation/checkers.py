@@ -14,6 +14,7 @@ from odsi_proto.statemachine.effects import (
 )
 from odsi_proto.testing.simulation.checker import Checker, Hook, life
 from odsi_proto.testing.simulation.checkers_end import Bounded, Causes, Farewell, Invariants, NothingHeld
+from odsi_proto.testing.simulation.checkers_load import CreditKept, NamesWhere, TakesWhatItCan
 from odsi_proto.testing.simulation.checkers_time import BudgetsNeverGrow, NothingLate, TimeAtStage
 from odsi_proto.testing.simulation.model import expected_tokens
 from odsi_proto.wire.codepoints import ErrorCode, FrameType
@@ -226,6 +227,9 @@ CHECKERS: tuple[type[Checker], ...] = (
     BudgetsNeverGrow,
     TimeAtStage,
     NothingLate,
+    CreditKept,
+    TakesWhatItCan,
+    NamesWhere,
     Bounded,
     Invariants,
     Causes,

@@ -214,19 +214,21 @@ def possible_codes(world: "World") -> frozenset[int]:
     """The codes with which a request of this run may fail."""
     options = world.options
     kinds, tight = {fault.kind for fault in world.plan}, {name for name, _ in options.limits_set}
-    is_slow = options.worst_us > options.first_token_us or options.worst_us > options.per_token_us
+    is_slow = options.worst_us > min(options.first_token_us, options.per_token_us)
     codes: set[int] = set()
     if kinds & _LOSSES or "silence_us_max" in tight or "handshake_us_max" in tight:
         codes |= {ErrorCode.PEER_LOST, ErrorCode.NO_ROUTE}
-    if kinds & _DELAYS or is_slow or options.valid_s < 600 or tight & _TIGHT_TIMES:
+    if kinds & _DELAYS or is_slow or options.valid_s < 600 or tight & _TIGHT_TIMES or options.total_us:
         codes |= {ErrorCode.EXPIRED}
+    if is_slow or options.stage_budget_us or options.total_us or Kind.STRAGGLER in kinds:
+        codes.add(ErrorCode.BUDGET_IMPOSSIBLE)
     if Kind.CANCEL_AT in kinds:
         codes.add(ErrorCode.CANCELLED)
     if Kind.DRAIN in kinds:
         codes |= {ErrorCode.GOING_AWAY, ErrorCode.NO_ROUTE, ErrorCode.PEER_LOST}
     if kinds & {Kind.COMPUTE_FAILURE, Kind.EXECUTOR_SILENT}:
         codes.add(ErrorCode.COMPUTE_FAILED)
-    if Kind.RESERVE_REFUSED in kinds or tight & _TIGHT_ROOM:
+    if Kind.RESERVE_REFUSED in kinds or tight & _TIGHT_ROOM or options.queue_steps < 256:
         codes.add(ErrorCode.OVERLOADED)
     if kinds & (_DELAYS | {Kind.STREAM_RESET}) or "parked_us_max" in tight or options.worst_us > 2_000_000:
         codes.add(ErrorCode.MISSING_STEP)

@@ -23,11 +23,12 @@ class BudgetsNeverGrow(Checker):
     """What is left of a budget shrinks along the path by at least the time that the sender had the step.
 
     A stage may give back what its predecessor took off for the way, above the least round trip that
-    the stage itself has measured, and no more.
+    the stage itself has measured, and no more; and nowhere is there more left than the largest budget
+    that the step can be under, whatever its sender says.
     """
 
     name = "budgets-never-grow"
-    specs = ("TIME-011", "TIME-014")
+    specs = ("TIME-008", "TIME-011", "TIME-014")
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
@@ -42,7 +43,20 @@ class BudgetsNeverGrow(Checker):
         }
 
     def hooks(self) -> Mapping[type[Effect], Hook]:
-        return {SendStep: self._step}
+        return {SendStep: self._step, Run: self._run}
+
+    def _largest_us(self, position: int) -> int:
+        options = self.world.options
+        largest_us = max(options.first_token_us, options.per_token_us) if position else options.first_token_us
+        return min(largest_us, options.total_us) if options.total_us else largest_us
+
+    def _run(self, process: "Process", effect: Run) -> None:
+        largest_us = self._largest_us(effect.position)
+        if effect.remaining_us > largest_us:
+            left = f"{effect.remaining_us} us left, the largest budget is {largest_us}"
+            self.fail(process, f"step {effect.position} has {left}")
+        if effect.slack_us > effect.remaining_us:
+            self.fail(process, f"step {effect.position} has more to spare than is left")
 
     def _step(self, process: "Process", effect: SendStep) -> None:
         header = StepHeader.decode(Cursor(effect.header, 1))
@@ -111,12 +125,13 @@ class TimeAtStage(Checker):
 class NothingLate(Checker):
     """What is late does not happen.
 
-    Under late action FAIL nothing runs whose budget is used up; no step is taken once its request is
+    Under late action FAIL or REROUTE nothing runs whose budget is used up, and the executor is told that
+    it may not; no step is taken once its request is
     past its end and the skew of clocks; no rows reach the caller after the client's own timer.
     """
 
     name = "nothing-late"
-    specs = ("STEP-008", "REQ-017", "REQ-027")
+    specs = ("STEP-008", "TIME-020", "TIME-021", "REQ-017", "REQ-027")
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
@@ -140,10 +155,12 @@ class NothingLate(Checker):
         runs = [effect for effect in effects if isinstance(effect, Run)]
         if not runs:
             return
-        if self.world.options.late_action == LateAction.FAIL:
-            for run in runs:
-                if not run.remaining_us:
-                    self.fail(process, f"position {run.position} runs with nothing left of its budget")
+        is_droppable = self.world.options.late_action != LateAction.CONTINUE
+        for run in runs:
+            if is_droppable and not run.remaining_us:
+                self.fail(process, f"position {run.position} runs with nothing left of its budget")
+            if run.is_droppable is not is_droppable:
+                self.fail(process, f"position {run.position} may be dropped: {run.is_droppable}")
         if process.is_reading and self._is_whole:
             # Later ones of this call came before and were parked.
             end_s = self._expiry_s.get(runs[0].request, process.unix_s) + self.world.limits.clock_skew_s

@@ -3,6 +3,7 @@
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from odsi_proto.statemachine.budget import ExecutorLoad
 from odsi_proto.statemachine.effects import Close, Effect, RequestFailed, Trace
 from odsi_proto.testing.simulation.checker import Checker, Hook
 from odsi_proto.testing.simulation.checkers import CHECKERS
@@ -65,6 +66,11 @@ class Checks:
         """The executor answers a reservation."""
         for checker in self._checkers if process.is_honest else ():
             checker.reserve_answered(process, request, fits=fits)
+
+    def measured(self, process: "Process", load: ExecutorLoad) -> None:
+        """The executor says what it takes from here on."""
+        for checker in self._checkers if process.is_honest else ():
+            checker.measured(process, load)
 
     def answered(self, process: "Process", request: bytes) -> None:
         """The executor answers a step."""

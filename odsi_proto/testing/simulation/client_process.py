@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from odsi_proto.statemachine.client import ClientEndpoint, RequestSpec
+from odsi_proto.errors import LocalProtocolError
+from odsi_proto.statemachine.claim import RequestSpec
+from odsi_proto.statemachine.client import ClientEndpoint
 from odsi_proto.statemachine.effects import (
     Effect,
     Established,
@@ -13,7 +15,7 @@ from odsi_proto.statemachine.effects import (
     StatusArrived,
 )
 from odsi_proto.statemachine.session import SelfDescription
-from odsi_proto.testing.rogue import DEVIATIONS, RogueClient, make_rogue
+from odsi_proto.testing.rogue import DEVIATIONS, RogueClient, RogueEffect, make_rogue
 from odsi_proto.testing.simulation.model import embed, next_token, split_rows
 from odsi_proto.testing.simulation.process import Process
 from odsi_proto.testing.simulation.stage_process import LAYERS
@@ -45,11 +47,19 @@ class Request:
     """Positions sent."""
     unanswered: set[int] = field(default_factory=set)
     """First positions of steps whose rows have not come."""
+    opened_us: int = 0
+    answered: int = 0
+    """End of the furthest step whose rows have come."""
     started_us: int = 0
-    """When the first step was sent, by the client's clock."""
+    """When it was opened, and when the first step was sent, by the client's clock."""
     chunk: int = 0
     is_open: bool = False
     is_ended: bool = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a step is answered neither by its own rows nor by those of a later one."""
+        return any(position >= self.answered for position in self.unanswered)
 
 
 class ClientProcess(Process):
@@ -114,7 +124,7 @@ class ClientProcess(Process):
                 request = self._by_id[effect.request]
                 self._end(request, code=effect.code, stage=effect.stage, reason=effect.reason)
             case StatusArrived():
-                pass
+                self._go_on(self._by_id[effect.request])
             case _:
                 raise AssertionError(f"a client has no {type(effect).__name__}")
 
@@ -148,9 +158,9 @@ class ClientProcess(Process):
                 participant=self.world.signers[name].participant,
                 standbys=(),
                 layers=LayerRange(LAYERS * index, LAYERS * (index + 1)),
-                budget_us=Micros(0),
-                remaining_min_us=Micros(0),
-                remaining_max_us=Micros(options.first_token_us),
+                budget_us=Micros(options.stage_budget_us),
+                remaining_min_us=Micros(options.stage_budget_us * (options.stages - index)),
+                remaining_max_us=Micros(options.per_token_us if options.stage_budget_us else 0),
             )
             for index, name in enumerate(options.stage_names)
         )
@@ -164,6 +174,7 @@ class ClientProcess(Process):
             rows_returned_max=1,
             first_token_us=Micros(options.first_token_us),
             per_token_us=Micros(options.per_token_us),
+            total_us=Micros(options.total_us) if options.total_us else None,
             valid_s=options.valid_s,
             late_action=LateAction(options.late_action),
         )
@@ -171,11 +182,13 @@ class ClientProcess(Process):
     def budget_us(self, request: Request) -> int:
         """What the next step's budget is, as TIME-002 says."""
         options = self.world.options
-        if not request.sent:
-            return options.first_token_us
-        if request.unanswered:
-            return max(0, options.first_token_us - (self.now - request.started_us))
-        return options.per_token_us
+        budget_us = options.per_token_us
+        if not request.sent or request.is_busy:
+            since_us = self.now - request.started_us if request.sent else 0
+            budget_us = options.first_token_us - since_us
+        if options.total_us:
+            budget_us = min(budget_us, options.total_us - (self.now - request.opened_us))
+        return max(0, budget_us)
 
     def _want(self, request: Request) -> None:
         if not request.is_ended:
@@ -196,14 +209,33 @@ class ClientProcess(Process):
         limit = self.client_endpoint.step_positions_max(first, request.chunk)
         request.chunk = min(request.chunk, limit)
         self.world.checks.opened(self, request)
-        self.act(
-            f"open {request.name} {request.id.hex()[:8]}",
-            lambda: self.client_endpoint.open(request.id, self.spec(), first=first, last=last, now=self.now),
-        )
+        request.opened_us = self.now
+        turned_down: list[LocalProtocolError] = []
+
+        def open_it() -> tuple[RogueEffect, ...]:
+            spec, now = self.spec(), self.now
+            try:
+                return self.client_endpoint.open(request.id, spec, first=first, last=last, now=now)
+            except LocalProtocolError as error:  # a budget that can not be met, the client knows already
+                turned_down.append(error)
+                return ()
+
+        self.act(f"open {request.name} {request.id.hex()[:8]}", open_it)
+        for error in turned_down:
+            self._end(request, code=ErrorCode.BUDGET_IMPOSSIBLE, stage=None, reason=str(error))
 
     def _send_prompt(self, request: Request) -> None:
+        """As much of it as the first stage has given credit for."""
         while request.sent < len(request.prompt) and not request.is_ended:
-            self._send_tokens(request, request.prompt[request.sent : request.sent + request.chunk])
+            chunk = request.prompt[request.sent : request.sent + request.chunk]
+            if not self.client_endpoint.may_send(request.id, len(chunk) * self._row_bytes):
+                return
+            self._send_tokens(request, chunk)
+
+    def _go_on(self, request: Request) -> None:
+        """There may be credit for more of the prompt now."""
+        if 0 < request.sent < len(request.prompt):
+            self.later(0, self._send_prompt, request)
 
     def _send_tokens(self, request: Request, tokens: tuple[int, ...]) -> None:
         if request.is_ended:
@@ -223,7 +255,9 @@ class ClientProcess(Process):
     def _rows(self, effect: RowsArrived) -> None:
         request = self._by_id[effect.request]
         request.unanswered.discard(effect.position)
+        request.answered = max(request.answered, effect.end)
         if effect.end != request.sent or request.sent < len(request.prompt):
+            self._go_on(request)
             return  # a chunk of the prompt that is not its last
         token = next_token(split_rows(bytes(effect.payload), self._row_bytes)[-1])
         request.tokens.append(token)

@@ -56,6 +56,12 @@ class SimOptions:
     """How long a client sometimes waits before its next step."""
     first_token_us: int = 10_000_000
     per_token_us: int = 5_000_000
+    total_us: int = 0
+    """Budget of a whole request; 0: none."""
+    stage_budget_us: int = 0
+    """What the plan gives each stage for a decode step; 0: no plan."""
+    queue_steps: int = 256
+    """Steps that an executor holds at once, of all requests."""
     late_action: int = LateAction.CONTINUE
     valid_s: int = 600
     clock_ppm: int = 500
@@ -101,7 +107,8 @@ class SimOptions:
             lateness_us=random.choice((0, 0, 100, 5_000)),
         )
         drawn = replace(drawn, limits_set=_draw_limits(stream(seed, "limits")))
-        return _draw_rogue(random, _draw_faults(random, _draw_budgets(random, drawn)))
+        drawn = _draw_rogue(random, _draw_faults(random, _draw_budgets(random, drawn)))
+        return _draw_schedule(stream(seed, "schedule"), drawn)
 
     @property
     def limits(self) -> Limits:
@@ -193,6 +200,21 @@ def _draw_budgets(random: _random.Random, drawn: SimOptions) -> SimOptions:
         first_us, per_us = factor * fair_us * (1 + chunks), factor * fair_us
     valid_s = random.choice((600, 600, 600, 1))
     return replace(drawn, first_token_us=first_us, per_token_us=per_us, valid_s=valid_s)
+
+
+def _draw_schedule(random: _random.Random, drawn: SimOptions) -> SimOptions:
+    """In some runs a whole budget, a plan or a short queue; from a stream of their own, as limits are."""
+    fair_us = drawn.round_us * (drawn.tokens + 4)
+    late_action = drawn.late_action
+    if late_action == LateAction.FAIL and not drawn.rogue and random.random() < 0.5:
+        late_action = LateAction.REROUTE
+    return replace(
+        drawn,
+        total_us=random.choice((0, 0, 0, fair_us // 2, 2 * fair_us, 20 * fair_us)),
+        stage_budget_us=random.choice((0, 0, drawn.compute_us, 2 * drawn.compute_us)),
+        queue_steps=random.choice((256, 256, 256, 64, 8, 2)),
+        late_action=late_action,
+    )
 
 
 def _draw_faults(random: _random.Random, drawn: SimOptions) -> SimOptions:

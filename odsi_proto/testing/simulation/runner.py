@@ -9,6 +9,7 @@ end, with its tokens or an explicit failure, within :func:`liveness_us`. **Settl
 from collections.abc import Callable
 
 from odsi_proto.testing.simulation.client_process import CONNECT_US_MAX, ClientProcess
+from odsi_proto.testing.simulation.faults import FaultKind
 from odsi_proto.testing.simulation.injector import Injector
 from odsi_proto.testing.simulation.log import Log, LogEvent
 from odsi_proto.testing.simulation.options import SimOptions
@@ -109,7 +110,8 @@ class _Run:
             if not process.is_honest:
                 process.crash()  # what it held for good would be held until idle limits end it
         self._phase("settle")
-        self._settle(world.heap.now_us + settle_us(options))
+        slow_us = max((f.amount for f in world.plan if f.kind is FaultKind.RESERVE_SLOW), default=0)
+        self._settle(world.heap.now_us + settle_us(options) + slow_us)
         if not self._is_failed:
             world.checks.finished()
             self._phase("end")

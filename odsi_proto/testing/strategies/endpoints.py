@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from odsi_proto.limits import Limits
-from odsi_proto.statemachine.client import RequestSpec
+from odsi_proto.statemachine.claim import RequestSpec
 from odsi_proto.units import LayerRange, Micros, ParticipantId
 from odsi_proto.wire.codepoints import LateAction
 from odsi_proto.wire.messages import StagePlan
@@ -84,7 +84,8 @@ def request_specs(
         first_token_us=Micros(draw(st.integers(1_000, 5_000_000))),
         per_token_us=Micros(draw(st.integers(1_000, 5_000_000))),
         valid_s=draw(st.integers(0, 3_600)),
-        late_action=draw(st.sampled_from([LateAction.CONTINUE, LateAction.FAIL])),
+        total_us=draw(st.none() | st.integers(1_000, 9_000_000).map(Micros)),
+        late_action=draw(st.sampled_from(LateAction)),
     )
 
 

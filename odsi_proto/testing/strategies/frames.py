@@ -44,6 +44,7 @@ def status_records() -> st.SearchStrategy[wire.StatusRecord]:
         compute_us=times,
         coordination_us=times,
         output_bytes=varints(),
+        flags=varints(),
         leaf=leaves,
         extension=leaves,
     )
@@ -68,10 +69,15 @@ def known_frames() -> st.SearchStrategy[wire.KnownFrame]:
             code=varints(),
             lineage=varints(),
             position=positions(),
+            queue_us=varints().map(Micros),
             reason=reasons(),
         ),
         st.builds(
-            wire.StatusFrame, handle=handles(), records=st.lists(status_records(), max_size=3).map(tuple)
+            wire.StatusFrame,
+            handle=handles(),
+            credit_steps=varints(),
+            credit_bytes=varints(),
+            records=st.lists(status_records(), max_size=3).map(tuple),
         ),
         st.builds(wire.OpenFrame, handle=handles(), stage=stage_indices(), message=messages()),
         st.builds(wire.CommitFrame, handle=handles(), stage=stage_indices(), message=messages()),
