@@ -360,7 +360,7 @@ class Client:
         self, generation: Generation, attempt: Attempt
     ) -> AsyncIterator[TokenEvent | GenerationResult]:
         tally, tokens = generation.tally, generation.tokens
-        if not generation.reroutes:
+        if not tally.is_started:
             tally.start(len(tokens))
         first_stage = self._connections[attempt.path[0].participant]
         chunk = self._endpoint.step_positions_max(first_stage, PREFILL_CHUNK_POSITIONS)

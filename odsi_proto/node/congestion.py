@@ -214,7 +214,8 @@ class DelayCongestionControl(QuicCongestionControl):
         ):
             self._end_round()
         if not self._losses.is_silent:
-            self._losses.acked(acked_bytes, self._window_bytes)
+            # Seen from a window that losses have made small, losses are as rare as its own would be.
+            self._losses.acked(acked_bytes, max(self._window_bytes, rounds.best_bytes_s * path.base_s))
         if acked_bytes + self._held_bytes > BURST_PACKETS * self._packet_bytes or self._held_bytes:
             self._hold(acked_bytes)
         if self._reduction:

@@ -89,13 +89,13 @@ class OrderedConnection(CreditedConnection):
 
     @property
     def can_open(self) -> bool:
-        """Whether the peer lets us open one more unidirectional stream."""
-        return self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
+        """Whether the peer lets us open one more unidirectional stream, and write to it."""
+        has_place = self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
+        return has_place and self._remote_max_stream_data_uni > 0
 
-    @property
-    def inside_bytes(self) -> int:
-        """What streams have that did not leave yet, retransmissions included."""
-        return self._service.pending_bytes
+    def inside_bytes(self, up_to: Urgency) -> int:
+        """What streams as urgent as this have that did not leave yet, retransmissions included."""
+        return self._service.pending_bytes(up_to)
 
     @property
     def credit_bytes(self) -> int:
@@ -108,6 +108,13 @@ class OrderedConnection(CreditedConnection):
         if known is None:
             return self._remote_max_stream_data_uni
         return known.max_stream_data_remote - known.sender._buffer_stop
+
+    def is_over(self, stream: int) -> bool:
+        """Whether nothing more can be written to a stream that was opened: its peer stopped it."""
+        known = self._streams.get(stream)
+        if known is None:
+            return self._stream_is_discarded(stream)
+        return known.sender._reset_error_code is not None
 
     @property
     def rtt_s(self) -> float:
@@ -148,6 +155,14 @@ class OrderedConnection(CreditedConnection):
         finally:
             self._flight_bytes_max = None
 
+    def signals(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """What is not stream data: acknowledgements, credit, pings."""
+        self._service.is_muted = True
+        try:
+            return self.datagrams_within(now, self.datagram_bytes)
+        finally:
+            self._service.is_muted = False
+
     def _write_application(
         self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float
     ) -> None:
@@ -180,6 +195,8 @@ class _Service:
 
     def __init__(self, connection: OrderedConnection) -> None:
         self.is_serving = False
+        self.is_muted = False
+        """No stream is served; those that are over are discarded, which lets the peer open others."""
         self.connection = connection
         self._waiting: list[tuple[Urgency, int, QuicStream]] = []
         self._known: dict[int, Urgency] = {}
@@ -194,11 +211,14 @@ class _Service:
                 return urgency
         return None
 
-    @property
-    def pending_bytes(self) -> int:
-        """Of all that wait: few, because what is not urgent is not given to a stream yet."""
-        pending = (stream.sender._pending for _, _, stream in self._waiting)
-        return sum(part.stop - part.start for ranges in pending for part in ranges)
+    def pending_bytes(self, up_to: Urgency) -> int:
+        """Of those that wait, up to there: few, unless many packets were lost."""
+        pending_bytes = 0
+        for urgency, _, stream in self._waiting:
+            if urgency > up_to:
+                break
+            pending_bytes += sum(part.stop - part.start for part in stream.sender._pending)
+        return pending_bytes
 
     def append(self, stream: QuicStream) -> None:
         """A stream is new: from now on both its ends say when it needs service."""
@@ -234,6 +254,8 @@ class _Service:
                 self._given.pop(entry[1], None)
                 yield stream  # to be discarded
                 continue
+            if self.is_muted:
+                continue
             if _has_something(stream):
                 if builder.remaining_flight_space < _FRAME_BYTES_MIN:
                     return
@@ -258,7 +280,9 @@ class _Service:
 
 def _has_something(stream: QuicStream) -> bool:
     sender = stream.sender
-    return not sender.buffer_is_empty or sender.reset_pending or stream.receiver.stop_pending
+    # To aioquic a buffer of which all was sent is empty once it has been asked for more.
+    has_data = not sender.buffer_is_empty and (len(sender._pending) > 0 or sender._pending_eof)
+    return has_data or sender.reset_pending or stream.receiver.stop_pending
 
 
 class _Streams(dict[int, QuicStream]):

@@ -156,6 +156,8 @@ class QuicEndpoint:
             return
         if link.control_stream is None:
             link.control_stream = link.quic.get_next_available_stream_id(is_unidirectional=True)
+        elif link.quic.is_over(link.control_stream):
+            return  # the event that says so is not handled yet; it closes the connection
         link.quic.send_stream_data(link.control_stream, data)
         self._dirty[connection] = link
         if len(link.quic._streams[link.control_stream].sender._buffer) > _UNSENT_BYTES_MAX:
@@ -195,9 +197,12 @@ class QuicEndpoint:
         if link is None:
             return
         phrase = reason.encode()[:CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
-        self._transmit(link)
-        link.quic.close(error_code=code, reason_phrase=phrase)
-        self._transmit(link)
+        try:
+            self._transmit(link)
+            link.quic.close(error_code=code, reason_phrase=phrase)
+            self._transmit(link)
+        except Exception:  # what raised when it sent raises again; the peer will notice the silence
+            log.error("bug", peer=self.address_of(connection), traceback=traceback.format_exc())
         self._remove(link)
 
     def shut_down(self) -> None:

@@ -66,7 +66,10 @@ with bulk. Where they meet at one bottleneck bulk gives way first, on however ma
 each for itself, steps on one of five connections would get a fifth."""
 
 _PAYEES_MAX = 4
-"""Messages tried for a floor: if the lanes of so many can not send, the next packet tries again."""
+"""Lanes tried for a floor: if so many can not send, the next packet tries others."""
+
+_BEGUN_MAX = 64
+"""Messages of a connection that have begun, each overtaken by the next: far more than occur."""
 
 _OWED_BYTES_MAX = 8 * 1232
 """A class whose lanes could not send does not save up for a burst."""
@@ -109,6 +112,8 @@ class Lane:
     waiting: list[tuple[Urgency, Message]] = field(default_factory=list)
     """A heap; an entry whose urgency is no longer its message's is passed over."""
     waiting_bytes: int = 0
+    begun: dict[int, Message] = field(default_factory=dict)
+    """Those of which a part was given to a stream, by number."""
     step_s: float = -inf
     """When a step was sent on it last."""
     bulk_s: float = -inf
@@ -128,6 +133,16 @@ class Lane:
         return quic.window_left_bytes >= quic.datagram_bytes and (
             self.head() is not None or quic.urgency is not None
         )
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a message more can have a stream."""
+        return len(self.begun) < _BEGUN_MAX and self.quic.can_open
+
+    def may_go_on(self, message: Message) -> bool:
+        """Whether one that has begun has credit, or is over."""
+        stream = message.stream
+        return stream is not None and (self.quic.stream_credit_bytes(stream) > 0 or self.quic.is_over(stream))
 
     def head(self) -> Message | None:
         """The most urgent message."""
@@ -153,8 +168,8 @@ class SendQueue:
         self._held: dict[ConnectionId, Lane] = {}
         """Lanes that only the uplink keeps from sending."""
         self._numbers = count()
-        self._waiting: dict[Rank, dict[int, Message]] = {rank: {} for rank in FLOORS}
-        """By class with a floor, in order of arrival."""
+        self._waiting: dict[Rank, dict[ConnectionId, dict[int, Message]]] = {rank: {} for rank in FLOORS}
+        """By class with a floor and by lane, in order of arrival; the lane tried last comes last."""
         self._owed_bytes: dict[Rank, float] = dict.fromkeys(FLOORS, 0.0)
 
     @property
@@ -253,7 +268,7 @@ class SendQueue:
             limit_bytes = self.uplink.allowance(urgency[0], now)
             if limit_bytes <= 0:
                 self._held[connection] = lane
-                yield from lane.quic.datagrams_within(now, 0)  # acknowledgements that are due
+                yield from lane.quic.signals(now)  # tiny, and what the peer waits for
                 sent = []
             else:
                 rival = min(order[0][0] if order else _LAST, _CLASS_ENDS.get(urgency[0], _CLASS_END))
@@ -268,11 +283,22 @@ class SendQueue:
 
     def _urgency(self, lane: Lane, now: float) -> Urgency:
         """Of the most urgent thing on a lane; an acknowledgement may be due on one that has nothing else."""
-        head = self._head(lane, now)
+        message = self._next(lane, now)
         inside = lane.quic.urgency
-        if head is None:
+        if message is None:
             return inside or FIRST
-        return min(inside, head.urgency) if inside else head.urgency
+        return min(inside, message.urgency) if inside else message.urgency
+
+    def _next(self, lane: Lane, now: float) -> Message | None:
+        """The most urgent message that may go on.
+
+        While no further stream may be opened, that is one that has begun: streams only end if it goes on.
+        """
+        head = self._head(lane, now)
+        if head is None or head.stream is not None or lane.may_begin:
+            return head
+        able = (message for message in lane.begun.values() if lane.may_go_on(message))
+        return min(able, key=lambda message: message.urgency, default=None)
 
     def _head(self, lane: Lane, now: float) -> Message | None:
         """The most urgent message that waits, after those that have become late gave way."""
@@ -294,24 +320,23 @@ class SendQueue:
         """Give streams what can leave now of the messages that are more urgent than the rival.
 
         Returns for how many packets that is enough, with what streams had, at least one. Only whole packets
-        are filled: one that the window has half a place for waits for the other half.
+        are filled: one that the window has half a place for waits for the other half. What is sent again is
+        in streams, however much it is: it takes the place of nothing more urgent, here or at a rival.
         """
         quic = lane.quic
         payload_bytes = quic.datagram_bytes - _OVERHEAD_BYTES
         places = int(min(quic.room_bytes(now), limit_bytes, _TURN_BYTES_MAX)) // quic.datagram_bytes
         room_bytes = min(places * payload_bytes, quic.credit_bytes)
-        inside_bytes = quic.inside_bytes
         stuck: list[tuple[Urgency, Message]] = []
-        while inside_bytes < room_bytes and (message := self._head(lane, now)) is not None:
-            if message.urgency > rival or (message.stream is None and not quic.can_open):
+        while (message := self._next(lane, now)) is not None and message.urgency <= rival:
+            left_bytes = room_bytes - quic.inside_bytes(message.urgency)
+            if left_bytes <= 0:
                 break
-            given_bytes = self._give(lane, message, room_bytes - inside_bytes)
-            inside_bytes += given_bytes
-            if not given_bytes:  # no credit on its stream: the next one may have
-                stuck.append(heappop(lane.waiting))
+            if not self._give(lane, message, left_bytes) and lane.waiting[0][1] is message:
+                stuck.append(heappop(lane.waiting))  # no credit: the next one's stream may have
         for entry in stuck:
             heappush(lane.waiting, entry)
-        return max(1, -(-inside_bytes // payload_bytes))
+        return max(1, min(places, -(-quic.inside_bytes(rival) // payload_bytes)))
 
     def _give(self, lane: Lane, message: Message, room_bytes: int) -> int:
         """Write up to ``room_bytes`` of a message to its stream, which may be opened for it."""
@@ -319,6 +344,9 @@ class SendQueue:
         if message.stream is None:
             message.stream = quic.get_next_available_stream_id(is_unidirectional=True)
             quic.rank(message.stream, message.urgency)
+        elif quic.is_over(message.stream):
+            self._drop(lane, message)  # the peer refused it while the rest waited here
+            return 0
         room_bytes = min(room_bytes, quic.stream_credit_bytes(message.stream))
         given_bytes = 0
         while message.parts and given_bytes < room_bytes:
@@ -332,7 +360,10 @@ class SendQueue:
             given_bytes += piece.nbytes
         message.unsent_bytes -= given_bytes
         lane.waiting_bytes -= given_bytes
-        if not message.unsent_bytes:
+        if message.unsent_bytes:
+            lane.begun[message.number] = message
+        else:
+            lane.begun.pop(message.number, None)
             self._forget(message)
         return given_bytes
 
@@ -358,20 +389,30 @@ class SendQueue:
         """What each class that has waited for its floor is owed, if its lanes can send."""
         for rank in FLOORS:
             while self._owed_bytes[rank] >= DATAGRAM_BYTES:
-                payees = tuple(islice(self._waiting[rank].values(), _PAYEES_MAX))
-                sent = next(filter(None, (self._send_one(message, now) for message in payees)), None)
-                if sent is None:
+                sent = self._pay_one(rank, now)
+                if not sent:
                     break
                 yield from sent
+
+    def _pay_one(self, rank: Rank, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """One packet of a class: lanes take turns, so that none that can not send keeps it from others."""
+        lanes = self._waiting[rank]
+        for connection in tuple(islice(lanes, _PAYEES_MAX)):
+            lanes[connection] = lanes.pop(connection)
+            sent = self._send_one(next(iter(lanes[connection].values())), now)
+            if sent:
+                return sent
+        return []
 
     def _send_one(self, message: Message, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """One packet of a message, whatever else its lane has."""
         lane = self._lanes[message.connection]
         quic = lane.quic
+        self.turn = message.connection
         self.served.add(message.connection)
         if min(quic.room_bytes(now), quic.credit_bytes) < quic.datagram_bytes:
             return []
-        if message.stream is None and not quic.can_open:
+        if message.stream is None and not lane.may_begin:
             return []
         if not self._give(lane, message, quic.datagram_bytes - _OVERHEAD_BYTES):
             return []
@@ -385,9 +426,19 @@ class SendQueue:
     def _wait(self, lane: Lane, message: Message) -> None:
         heappush(lane.waiting, (message.urgency, message))
         if message.rank in FLOORS:
-            self._waiting[message.rank][message.number] = message
+            self._waiting[message.rank].setdefault(lane.connection, {})[message.number] = message
         self._ready[lane.connection] = lane
 
+    def _drop(self, lane: Lane, message: Message) -> None:
+        """Nobody wants the rest of a message."""
+        lane.begun.pop(message.number, None)
+        self._forget(message)
+        lane.waiting_bytes -= message.unsent_bytes
+        message.unsent_bytes = 0
+        message.parts.clear()
+
     def _forget(self, message: Message) -> None:
-        if message.rank in FLOORS:
-            self._waiting[message.rank].pop(message.number, None)
+        lanes = self._waiting.get(message.rank, {})
+        waiting = lanes.get(message.connection, {})
+        if waiting.pop(message.number, None) is not None and not waiting:
+            del lanes[message.connection]

@@ -104,6 +104,11 @@ class Tally:
         self._reported = [Position(-1)] * len(path)
         """The furthest step that each stage has reported."""
 
+    @property
+    def is_started(self) -> bool:
+        """Whether prompt rows were sent, on the last path or one before."""
+        return self._prompt_positions > 0
+
     def start(self, prompt_positions: int) -> None:
         """The first prompt rows are about to be sent."""
         self._prompt_positions = self._replayed_positions = prompt_positions

@@ -47,7 +47,7 @@ class ExecutorLoad(NamedTuple):
         return self.credit_steps > 0 and payload_bytes <= self.credit_bytes
 
     def less(self, payload_bytes: int) -> "ExecutorLoad":
-        """With a step handed over since it was measured; below 0 where parked steps added to it."""
+        """With a step handed over since it was measured."""
         return self._replace(
             credit_steps=self.credit_steps - 1,
             credit_bytes=self.credit_bytes - payload_bytes,

@@ -151,10 +151,13 @@ class StageSteps(StageRequests):
     ) -> StepInput:
         """What kind of arrival a step is, what the executor takes included."""
         kind = record.classify(header, digest, remaining_us, self.limits)
-        if kind is StepInput.NEXT and self._load is not None:
-            payload_bytes = record.layout_in.payload_bytes(header.count)
-            return kind if self._load.takes(payload_bytes) else StepInput.QUEUE_FULL
+        if kind is StepInput.NEXT and not self._takes(record.layout_in.payload_bytes(header.count)):
+            return StepInput.QUEUE_FULL
         return kind
+
+    def _takes(self, payload_bytes: int) -> bool:
+        """Whether the executor takes one step more, as far as is known."""
+        return self._load is None or self._load.takes(payload_bytes)
 
     def _flags(
         self, record: StageRequest, step: Step, sent: SendStep | None, now: Micros, out: list[Effect]
@@ -279,6 +282,8 @@ class StageSteps(StageRequests):
             if step is None:
                 break
             kind = record.classify_reached(step.header, step.left_us(now))
+            if kind is StepInput.NEXT and not self._takes(step.payload_bytes):
+                kind = StepInput.QUEUE_FULL
             if kind is not StepInput.NEXT:
                 self._refuse_step(session, record, step.header, kind, out)
                 return

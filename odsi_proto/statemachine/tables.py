@@ -214,6 +214,7 @@ class StepInput(Enum):
     LONG_AGO = "long ago"
     """It ends before the outputs that are retained: it was acknowledged, or the window moved on."""
     QUEUE_FULL = "next, no room"
+    """On arrival, or when a parked step's turn comes."""
     BEYOND = "beyond"
     """It ends past the positions reserved."""
     EXPIRED = "expired"
@@ -243,7 +244,7 @@ STEP = Table(
         legal((_P.NEW,), (_PI.NEXT,), _P.RUNNING, "STEP-001"),
         legal((_P.NEW,), (_PI.EARLY,), _P.PARKED, "STEP-002"),
         refused((_P.NEW,), (_PI.EARLY_FULL,), _P.DONE, Code.OVERLOADED, "STEP-003"),
-        refused((_P.NEW,), (_PI.QUEUE_FULL,), _P.DONE, Code.OVERLOADED, "STEP-019"),
+        refused((_P.NEW, _P.PARKED), (_PI.QUEUE_FULL,), _P.DONE, Code.OVERLOADED, "STEP-019"),
         ignored((_P.NEW,), (_PI.LONG_AGO,), "its output was acknowledged: nothing is owed", "STEP-014"),
         refused((_P.NEW, _P.PARKED), (_PI.MISMATCH,), _P.DONE, Code.STATE_MISMATCH, "STEP-004"),
         refused((_P.NEW, _P.PARKED), (_PI.OVERLAP,), _P.DONE, Code.STATE_MISMATCH, "STEP-005"),
@@ -281,7 +282,6 @@ STEP = Table(
                 _PI.NEXT,
                 _PI.EARLY,
                 _PI.EARLY_FULL,
-                _PI.QUEUE_FULL,
                 _PI.LONG_AGO,
                 _PI.STALE,
                 _PI.BEYOND,
@@ -291,7 +291,7 @@ STEP = Table(
         ),
         impossible(
             (_P.RUNNING, _P.SENT),
-            (_PI.MISMATCH, _PI.OVERLAP),
+            (_PI.MISMATCH, _PI.OVERLAP, _PI.QUEUE_FULL),
             "decided before compute",
             "STEP-004",
         ),

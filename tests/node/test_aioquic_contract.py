@@ -22,6 +22,7 @@ def test_the_attributes_that_the_binding_reads_are_there() -> None:
     assert quic._remote_max_data == quic._remote_max_data_used == 0
     assert quic._remote_max_streams_uni == quic._remote_max_stream_data_uni == 0
     assert quic._local_next_stream_id_uni == 2
+    assert quic._stream_is_discarded(2) is False
     assert quic._probe_pending is False
     assert "_peer_certificate" in inspect.getsource(Context)
     assert 'reason_phrase="Idle timeout"' in CONNECTION
@@ -58,4 +59,7 @@ def test_the_ends_of_a_stream_are_plain_objects_whose_class_can_be_replaced() ->
     assert "__slots__" not in vars(type(made.receiver))
     assert made.sender._stream_id == made.receiver._stream_id == 2
     assert made.sender._buffer_stop == 0
+    assert made.sender._reset_error_code is None
+    assert len(made.sender._pending) == 0
+    assert made.sender._pending_eof is False
     assert made.receiver.highest_offset == 0

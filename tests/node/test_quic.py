@@ -218,3 +218,54 @@ def test_bulk_under_a_configured_uplink_arrives_and_keeps_the_loop_free() -> Non
     turns, waiting_bytes = asyncio.run(run())
     assert turns < 1_500
     assert waiting_bytes == 0
+
+
+def test_a_control_stream_that_its_peer_stopped_costs_no_other_connection() -> None:
+    """A frame of somebody else's that was to be passed on to it raised, and ended that one's connection."""
+
+    async def run() -> list[str]:
+        sender, receiver = Recorder(), Recorder()
+        one, other = endpoint(1, sender), endpoint(2, receiver)
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await sender.wait(lambda: sender.bindings)
+        one.send_control(connection, b"first")
+        one.flush()
+        await receiver.wait(lambda: receiver.received)
+        (accepted,), ((stream, _, _),) = receiver.bindings, receiver.received
+        one._links[connection].quic._streams[stream].sender.reset(0)  # a STOP_SENDING that is not handled yet
+        one.send_control(connection, b"passed on")
+        other.stop_stream(accepted, stream, 0)
+        other.flush()
+        await sender.wait(lambda: sender.reasons)
+        one.shut_down()
+        other.shut_down()
+        return sender.reasons
+
+    (reason,) = asyncio.run(run())
+    assert "reads no more of the control stream" in reason
+
+
+def test_a_connection_that_can_not_even_be_closed_takes_no_other_with_it() -> None:
+    """To close it raised again: it stayed, and every later turn ended before the others had theirs."""
+
+    async def run() -> tuple[list[str], int, list[tuple[int, bytes, bool]]]:
+        sender, receiver = Recorder(), Recorder()
+        one, other = endpoint(1, sender), endpoint(2, receiver)
+        host, port = await other.bind("127.0.0.1", 0)
+        broken, sound = [await one.dial(host, port, None) for _ in range(2)]
+        await sender.wait(lambda: len(sender.bindings) == 2)
+        one._links[broken].quic.datagrams_to_send = None  # type: ignore[assignment,method-assign]
+        one.send_step(broken, b"first", memoryview(b"x"), Slack(1_000))
+        one.send_step(sound, b"header", memoryview(b"payload"), Slack(1_000_000))
+        one.flush()
+        await receiver.wait(lambda: receiver.received)
+        connections = one.connections_open
+        one.shut_down()
+        other.shut_down()
+        return sender.reasons, connections, receiver.received
+
+    reasons, connections, received = asyncio.run(run())
+    assert ["internal error" in reason for reason in reasons] == [True]
+    assert connections == 1
+    assert [data for _, data, _ in received] == [b"headerpayload"]

@@ -72,6 +72,25 @@ def test_a_generation_goes_on_along_another_path_with_the_same_tokens() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.spec("TIME-003")
+def test_a_path_that_refuses_the_request_is_left_before_anything_is_counted() -> None:
+    """What went on elsewhere counted from the machine's start, and of no prompt."""
+
+    async def run() -> tuple[GenerationResult, int]:
+        async with swarm(2) as nodes, spare(nodes) as other:
+            full = nodes.nodes[-1]
+            load = full._execution.load()._replace(credit_steps=0)
+            full._endpoint.executor_measured(load)
+            peers = (*nodes.path, other.peer)
+            async with client(peers, ActivationCodec.F32, fixed_path=False) as one:
+                return await generated(one), len(one.prompt_tokens(CASE["prompt"], chat=True))
+
+    result, prompt = asyncio.run(run())
+    assert list(result.token_ids) == CASE["greedy_ids"]
+    assert (result.reroutes, result.prompt_positions) == (1, prompt)
+    assert 0 < result.first_token_us < SOON.first_token_us
+
+
 @pytest.mark.spec("TIME-003", "REQ-062")
 def test_without_another_path_the_generation_fails_and_names_the_stage() -> None:
     async def run() -> list[str]:

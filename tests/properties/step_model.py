@@ -229,6 +229,8 @@ class StepModel:
             step = waiting
             left_us = max(0, step.remaining_us - (now - step.arrived_us))
             kind = self.kind_when_reached(step.header, left_us)
+            if kind == "next" and self.executor_is_full(step.header):
+                kind = "next, no room"
             if kind != "next":
                 return facts + self.react(kind, step.header)
 
