@@ -29,7 +29,9 @@ our doing: it is *background*, and costs no more than what stands in the queue. 
 
 **Competition.** If five reductions in a row bring the queue down by less than a tenth, it is somebody
 else's: the window is restored and grows and halves as reno's for 1 s (then 2, 4, 8), or until the queue
-drains. A route that became longer looks the same until the base is 5 to 10 s old, and fares no worse.
+drains. Where packets were lost from a queue far beyond the target, which none of ours lets grow, five
+reductions that never empty it suffice: reno takes what is given up. Without such a loss that would be
+wrong, as several of ours on a slow link do not always empty the queue either. A route that became longer looks the same until the base is 5 to 10 s old, and fares no worse.
 
 **Bursts.** aioquic's pacer lets 16 packets go at once, and bursts stay together for ever, acknowledged as
 one and sent as one. What an acknowledgement frees beyond eight packets waits for the next one.
@@ -82,7 +84,8 @@ FUTILE_PART = 0.9
 FUTILE_PACKETS_MIN = 8
 """Smaller windows may be those of several of our own flows on a slow link, which can not cut further."""
 
-FULL_S = 10.0
+FULL_S = 30.0
+"""Longer than a sawtooth of reno: 300 round trips of 60 ms at 100 Mbit/s and 40 ms of queue."""
 
 COMPETE_S_MIN, COMPETE_S_MAX = 1.0, 8.0
 
