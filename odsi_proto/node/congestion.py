@@ -29,7 +29,9 @@ our doing: it is *background*, and costs no more than what stands in the queue. 
 
 **Competition.** If five reductions in a row bring the queue down by less than a tenth, it is somebody
 else's: the window is restored and grows and halves as reno's for 1 s (then 2, 4, 8), or until the queue
-drains. A route that became longer looks the same until the base is 5 to 10 s old, and fares no worse.
+drains. Where packets were lost from a queue far beyond the target, which none of ours lets grow, five
+reductions that never empty it suffice: reno takes what is given up. Without such a loss that would be
+wrong, as several of ours on a slow link do not always empty the queue either. A route that became longer looks the same until the base is 5 to 10 s old, and fares no worse.
 
 **Bursts.** aioquic's pacer lets 16 packets go at once, and bursts stay together for ever, acknowledged as
 one and sent as one. What an acknowledgement frees beyond eight packets waits for the next one.
@@ -81,6 +83,9 @@ FUTILE_CUTS = 5
 FUTILE_PART = 0.9
 FUTILE_PACKETS_MIN = 8
 """Smaller windows may be those of several of our own flows on a slow link, which can not cut further."""
+
+FULL_S = 30.0
+"""Longer than a sawtooth of reno: 300 round trips of 60 ms at 100 Mbit/s and 40 ms of queue."""
 
 COMPETE_S_MIN, COMPETE_S_MAX = 1.0, 8.0
 
@@ -135,6 +140,8 @@ class DelayCongestionControl(QuicCongestionControl):
         self._step_packets = 1.0
 
         # Competition.
+        self._full_until_s = -inf
+        """Until then a loss from a queue beyond the target is remembered: somebody fills it."""
         self._cuts = 0
         self._cuts_queue_s = 0.0
         self._cuts_window_bytes = 0.0
@@ -231,6 +238,8 @@ class DelayCongestionControl(QuicCongestionControl):
             if packet.sent_time > self._reduced_s:  # type: ignore[operator]  # it was sent
                 new_bytes += packet.sent_bytes
         self.bytes_in_flight -= lost_bytes
+        if self._path.queue_s > 2 * TARGET_S:
+            self._full_until_s = now + FULL_S
         window_bytes = self._window_bytes
         is_startup = self._is_startup()
         # In startup the packets that were lost left one round trip ago, at a smaller window.
@@ -302,7 +311,8 @@ class DelayCongestionControl(QuicCongestionControl):
             self._reduce(now, DRAIN * drained_bytes)
             self.ssthresh = int(CUT * drained_bytes)  # and back at startup's pace
         else:
-            self._cuts = 0
+            if queue_s < QUIET_S or now > self._full_until_s:
+                self._cuts = 0
             self._grow(acked_bytes)
 
     def _target_s(self) -> float:
@@ -313,7 +323,8 @@ class DelayCongestionControl(QuicCongestionControl):
     def _cut(self, now: float) -> None:
         """Give back the queue, unless that was of no use several times."""
         path = self._path
-        if self._cuts == 0 or path.queue_s < FUTILE_PART * self._cuts_queue_s:
+        has_fallen = path.queue_s < FUTILE_PART * self._cuts_queue_s and now > self._full_until_s
+        if self._cuts == 0 or has_fallen:
             self._cuts = 0
             self._cuts_queue_s, self._cuts_window_bytes = path.queue_s, self._window_bytes
         self._cuts += 1

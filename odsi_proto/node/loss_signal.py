@@ -4,10 +4,10 @@
 ever while loss is below 2 % and rises without end above, so it tells the two apart in about as many
 packets as that takes, for any rate.
 
-*Events* counts losses that forget themselves with 0.75 W^2 packets, W the window in packets, or the one that
-the path has carried in the last seconds if that was larger. Additive
-increase and multiplicative decrease make about one event in that time, whatever the rate of the link:
-loss that is several times as frequent does not depend on the window.
+*Events* counts losses that forget themselves with 0.75 W^2 packets, W the window in packets, or the one
+that the path has carried in the last seconds if that was larger. Additive increase and multiplicative
+decrease make about one event in that time, whatever the rate of the link: loss that is several times as
+frequent does not depend on the window.
 """
 
 LOSS_MAX = 0.02

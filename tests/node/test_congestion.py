@@ -413,7 +413,7 @@ def test_a_flow_that_fills_the_queue_does_not_starve_ours(other: str) -> None:
     path = Path(buffer_bytes=250_000)
     ours, theirs = run(path, Source(), Source(controller=other), seconds=30)
     share = ours.delivered_bytes / (ours.delivered_bytes + theirs.delivered_bytes)
-    assert 0.05 < share < 0.6
+    assert 0.3 < share < 0.6
 
 
 def test_the_queue_is_short_again_when_a_competitor_has_left() -> None:
