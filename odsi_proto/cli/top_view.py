@@ -107,7 +107,7 @@ def _sparklines(
     minute_s = history.interval_us * len(history.rtt_us) // 1_000_000
     for name, values in (("RTT", history.rtt_us), ("queue", history.queue_us)):
         now, most = (values[-1], max(values)) if values else (0, 0)
-        said = f"{_ms(now)} ms, at most {_ms(most)} in the last {minute_s} s"
+        said = f"{_ms(now)} ms, at most {_ms(most)} in {minute_s} s"
         if name == "queue":
             said += f"; {_ms(expected_us)} expected"
         drawing = sparkline(values[-columns:], is_unicode=is_unicode)
