@@ -31,7 +31,8 @@ our doing: it is *background*, and costs no more than what stands in the queue. 
 else's: the window is restored and grows and halves as reno's for 1 s (then 2, 4, 8), or until the queue
 drains. Where packets were lost from a queue far beyond the target, which none of ours lets grow, five
 reductions that never empty it suffice: reno takes what is given up. Without such a loss that would be
-wrong, as several of ours on a slow link do not always empty the queue either. A route that became longer looks the same until the base is 5 to 10 s old, and fares no worse.
+wrong, as several of ours on a slow link do not always empty the queue either. A route that became longer
+looks the same until the base is 5 to 10 s old, and fares no worse.
 
 **Bursts.** aioquic's pacer lets 16 packets go at once, and bursts stay together for ever, acknowledged as
 one and sent as one. What an acknowledgement frees beyond eight packets waits for the next one.
