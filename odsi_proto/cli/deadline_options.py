@@ -36,15 +36,18 @@ def deadline_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options, of which ``first_token_ms``, ``per_token_ms``, ``total_ms`` and ``late`` come."""
     milliseconds = click.IntRange(1, MS_MAX)
     options = (
-        click.option("--first-token-ms", type=milliseconds, help="From the prompt to the first token."),
-        click.option("--per-token-ms", type=milliseconds, help="From each token to the next."),
-        click.option("--total-ms", type=milliseconds, help="From the request to the last token."),
+        click.option(
+            "--first-token-ms", type=milliseconds, help="At most, from the prompt to the first token."
+        ),
+        click.option("--per-token-ms", type=milliseconds, help="At most, from each token to the next."),
+        click.option("--total-ms", type=milliseconds, help="At most, from the request to the last token."),
         click.option(
             "--late",
             type=click.Choice(list(LATE)),
             default="continue",
             show_default=True,
-            help="With a step whose time is over: run it, go on along another path of --peer, or give up.",
+            help="What stages do with a step whose time is over: run it, leave it to another path of --peer, "
+            "or refuse it. The client waits no longer in any case.",
         ),
     )
     for option in reversed(options):

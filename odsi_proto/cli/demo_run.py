@@ -88,7 +88,9 @@ async def _generate(
         signer = ephemeral_signer(now_s=int(time.time()))
         config = client_run.client_config(options, signer, manifest=manifest)
         async with Client(config, path, fixed_path=True) as client:
-            output.emit("probe", {"round_trip_us": await _probe(client.probe())})
+            probe_us = await _probe(client.probe())
+            output.emit("probe", {"round_trip_us": probe_us})
+            output.note(f"a probe went through all of them in {probe_us / 1000:.1f} ms")
             await client_run.deliver(client, options, delivery)
 
 

@@ -205,13 +205,19 @@ def _congestion(_source: Path, value: object) -> str:
     return name
 
 
-def _integer(_source: Path, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{value!r} is not an integer")
-    return value
-
-
 _Convert: TypeAlias = Callable[[Path, object], object]
+
+
+def _integer_to(maximum: int) -> _Convert:
+    def convert(_source: Path, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{value!r} is not an integer")
+        if not 1 <= value <= maximum:
+            raise ConfigError(f"{value} is out of range: expected 1-{maximum}")
+        return value
+
+    return convert
+
 
 _KEYS: Mapping[str, tuple[str, _Convert]] = {
     "model": ("model", _path),
@@ -220,11 +226,11 @@ _KEYS: Mapping[str, tuple[str, _Convert]] = {
     "listen": ("listen", _listen),
     "identity": ("identity", _path),
     "peer": ("peers", _peers),
-    "threads": ("threads", _integer),
-    "kv-mib": ("kv_mib", _integer),
+    "threads": ("threads", _integer_to(THREADS_MAX)),
+    "kv-mib": ("kv_mib", _integer_to(KV_MIB_MAX)),
     "profile": ("profile", _profile),
     "metrics": ("metrics", _listen),
     "congestion": ("congestion", _congestion),
-    "uplink-mbit": ("uplink_mbit", _integer),
+    "uplink-mbit": ("uplink_mbit", _integer_to(UPLINK_MBIT_MAX)),
 }
 """Key of the file (a flag's name) to field and conversion."""

@@ -70,6 +70,8 @@ def test_a_tilde_stands_for_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("threads = true", "threads: True is not an integer"),
         ('threads = "2"', "threads: '2' is not an integer"),
         ("threads = 1.5", "threads: 1.5 is not an integer"),
+        ("threads = 0", "threads: 0 is out of range: expected 1-1024"),
+        ("uplink-mbit = 1000001", "uplink-mbit: 1000001 is out of range: expected 1-1000000"),
         ("threads = ", "is not TOML"),
         ("threads = 1\nthreads = 2", "is not TOML"),
         ("x = " + "[" * 100_000, "is not TOML"),
