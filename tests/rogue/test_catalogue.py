@@ -20,6 +20,7 @@ BREAKABLE = {
 NO_PEER = {
     "request RESERVING RESERVE_FAILED": "what fits is for the executor to say",
     "request RESERVING OVERDUE": "the executor alone is slow here",
+    "step PARKED QUEUE_FULL": "the steps of other requests fill the executor",
     "step RUNNING FAILED": "the executor's fault",
     "step RUNNING EXPIRED": "the executor's queue is long; a step that comes with nothing left is not taken",
 }
