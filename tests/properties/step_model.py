@@ -205,6 +205,9 @@ class StepModel:
             return []
         if kind == "stale":
             return [self.refusal(Code.STALE, header.position)]
+        held = self.steps.get(header.position)
+        if held is not None and header.lineage == self.opened.lineage:
+            held.state = "done"  # a refused step counts against no credit
         return self.refuse(codes[kind], header.position)
 
     def run(self, step: Held, now: int) -> list[Fact]:
@@ -326,6 +329,9 @@ class StepModel:
             at, what = min(due)
             if at > until:
                 break
+            if what == "parked":
+                oldest = min(self.parked, key=lambda position: self.steps[position].arrived_us)
+                self.steps[oldest].state = "done"
             code = {"idle": Code.EXPIRED, "parked": Code.MISSING_STEP}.get(what)
             happened = self.flush() if code is None else self.refuse(code, self.position)
             facts += [(at, fact) for fact in happened]
