@@ -12,8 +12,9 @@ from bench.deadlines.messages import ACTIVATION, message
 from bench.deadlines.peers import receiver_address
 from bench.deadlines.transports import NEVER_S, open_connection, take_datagram, timer_of
 from odsi_proto.node.connection import OrderedConnection
-from odsi_proto.node.send_queue import Rank, SendQueue
+from odsi_proto.node.send_queue import SendQueue
 from odsi_proto.node.uplink import Uplink
+from odsi_proto.node.urgency import Rank
 from odsi_proto.units import ConnectionId
 
 

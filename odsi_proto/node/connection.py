@@ -16,7 +16,7 @@ What is used of aioquic is named in ``tests/node/test_aioquic_contract.py``.
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from aioquic.quic import events
 from aioquic.quic.connection import NetworkAddress, QuicNetworkPath
@@ -27,12 +27,7 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from odsi_proto.node.congestion import DelayCongestionControl
 from odsi_proto.node.credit import CreditedConnection
-
-Urgency: TypeAlias = tuple[int, float, int]
-"""Class, deadline in seconds on the loop's clock, order of arrival: the least is sent first."""
-
-FIRST: Urgency = (-1, 0.0, 0)
-"""Of control streams and of whatever nobody gave an urgency: tiny, and before all else."""
+from odsi_proto.node.urgency import FIRST, Urgency
 
 _BURST_PACKETS, _BURST_S = 4, 0.0015
 """What may leave at once after a pause: as much as a timer that is late by a millisecond makes up for, or so
@@ -50,8 +45,6 @@ class OrderedConnection(CreditedConnection):
         self._table = _Streams()
         self._flight_bytes_max: int | None = None
         self.builder: QuicPacketBuilder | None = None
-        self.resent_frames = 0
-        """Stream frames that were declared lost and went out again."""
         super().__init__(**configuration)
         self._loss._pacer = _Pacer(max_datagram_size=self._max_datagram_size)
 
@@ -320,10 +313,7 @@ class _Sender(QuicStreamSender):
 
     def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
         super().on_data_delivery(delivery, start, stop, fin)
-        if delivery != QuicDeliveryState.ACKED:
-            self.service.connection.resent_frames += 1
-            self.service.wake(self._stream_id)
-        elif self.is_finished:
+        if delivery != QuicDeliveryState.ACKED or self.is_finished:
             self.service.wake(self._stream_id)
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:

@@ -46,6 +46,7 @@ SNAPSHOT_AGE_S_MAX = 0.1
 """Who asks more often gets the same again: readers can not keep the loop busy."""
 
 _FULL = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+"""What one reader too many gets."""
 
 _POLL_S = 0.1
 """How soon the accepting thread notices that it shall end."""
@@ -131,9 +132,7 @@ class _Server(ThreadingMixIn, HTTPServer):
             return
         with suppress(OSError):
             request.settimeout(0)
-            request.send(
-                b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
+            request.send(_FULL)
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:

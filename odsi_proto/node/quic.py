@@ -27,10 +27,11 @@ from odsi_proto.node.certificate import Certificate, certificate_key, certificat
 from odsi_proto.node.config import DEFAULT_TRANSPORT, TransportConfig
 from odsi_proto.node.connection import OrderedConnection
 from odsi_proto.node.credit import STRANGER_BYTES
-from odsi_proto.node.send_queue import DATAGRAM_BYTES, Rank, SendQueue
+from odsi_proto.node.send_queue import DATAGRAM_BYTES, SendQueue
 from odsi_proto.node.snapshots import LinkSnapshot, LossCount, way_of
 from odsi_proto.node.sockets import SocketAddress, UdpSockets
 from odsi_proto.node.uplink import Uplink
+from odsi_proto.node.urgency import Rank
 from odsi_proto.statemachine.session import Binding
 from odsi_proto.units import ConnectionId, Micros, ParticipantId, Slack
 from odsi_proto.wire.codepoints import ALPN, ErrorCode

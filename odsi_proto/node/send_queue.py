@@ -20,7 +20,6 @@ Sans-IO: time is an argument, in seconds on the loop's clock as aioquic wants it
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from itertools import chain, count, islice
 from math import inf
@@ -28,23 +27,10 @@ from math import inf
 from aioquic.quic.connection import NetworkAddress
 
 from odsi_proto.node.congestion import TARGET_S
-from odsi_proto.node.connection import FIRST, OrderedConnection, Urgency
+from odsi_proto.node.connection import OrderedConnection
 from odsi_proto.node.uplink import STEPS_GO_ON_S, Uplink
+from odsi_proto.node.urgency import FIRST, Rank, Urgency
 from odsi_proto.units import ConnectionId
-
-
-class Rank(IntEnum):
-    """Classes of messages: a lower one is sent first."""
-
-    STEP = 0
-    """An activation, or whatever its deadline waits for."""
-    LATE = 1
-    """A step whose deadline is past; nobody pushes one, a waiting step becomes it."""
-    RECORD = 2
-    """Commitments and other small statements that no token waits for."""
-    BULK = 3
-    """State and model transfer that no deadline waits for."""
-
 
 FLOORS: dict[Rank, float] = {Rank.LATE: 1 / 4, Rank.RECORD: 1 / 16, Rank.BULK: 1 / 16}
 """The part of the bytes that a class gets while it waits, whatever is more urgent. A late step is still
@@ -71,11 +57,11 @@ _PAYEES_MAX = 4
 _BEGUN_MAX = 64
 """Messages of a connection that have begun, each overtaken by the next: far more than occur."""
 
-_OWED_BYTES_MAX = 8 * 1232
-"""A class whose lanes could not send does not save up for a burst."""
-
 DATAGRAM_BYTES = 1232
 """UDP payload that fits the IPv6 minimum MTU of 1,280: a decode step of a 576-wide model in f16 fits."""
+
+_OWED_BYTES_MAX = 8 * DATAGRAM_BYTES
+"""A class whose lanes could not send does not save up for a burst."""
 
 _OVERHEAD_BYTES = 45
 """Of a full datagram what is not payload: short header, frame header, authentication tag."""
@@ -147,11 +133,16 @@ class Lane:
     def head(self) -> Message | None:
         """The most urgent message."""
         while self.waiting:
-            urgency, message = self.waiting[0]
-            if message.unsent_bytes and message.urgency == urgency:
-                return message
+            if _is_current(self.waiting[0]):
+                return self.waiting[0][1]
             heappop(self.waiting)
         return None
+
+
+def _is_current(entry: tuple[Urgency, Message]) -> bool:
+    """Whether an entry of a heap still speaks of a message that waits."""
+    urgency, message = entry
+    return message.unsent_bytes > 0 and message.urgency == urgency
 
 
 class SendQueue:
@@ -178,13 +169,9 @@ class SendQueue:
         return tuple(self._lanes.values())
 
     def messages(self) -> list[Message]:
-        """Everything that waits, the most urgent first."""
-        waiting = (lane.waiting for lane in self._lanes.values())
-        return [
-            message
-            for urgency, message in sorted(chain.from_iterable(waiting), key=lambda entry: entry[0])
-            if message.unsent_bytes and message.urgency == urgency
-        ]
+        """Everything that waits, each message once, in no order."""
+        waiting = chain.from_iterable(lane.waiting for lane in self._lanes.values())
+        return [entry[1] for entry in waiting if _is_current(entry)]
 
     def add(self, connection: ConnectionId, quic: OrderedConnection) -> None:
         """A connection exists from now on."""

@@ -1,9 +1,9 @@
 """What connections and their send queue are at one moment: plain values, read from the outside.
 
-The one place that knows where aioquic keeps its round trips, its window and its losses.
+Where aioquic keeps what people want to see of a way, and does not keep, is known here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from heapq import nsmallest
 from math import inf
 from typing import Any, NamedTuple
@@ -94,17 +94,9 @@ def way_of(quic: QuicConnection) -> WayFacts:
 
 def waiting_of(queue: SendQueue, listed_max: int) -> SendSnapshot:
     """What waits in a queue; the most urgent ``listed_max`` one by one."""
-    messages = tuple(_waiting(queue))
+    messages = queue.messages()
     return SendSnapshot(
         messages=len(messages),
         unsent_bytes=sum(message.unsent_bytes for message in messages),
         tightest=tuple(nsmallest(listed_max, messages, key=lambda message: message.urgency)),
     )
-
-
-def _waiting(queue: SendQueue) -> Iterator[Message]:
-    """Each message once: a lane's heap also has entries of what has gone or changed its urgency."""
-    for lane in queue.lanes:
-        for urgency, message in lane.waiting:
-            if message.unsent_bytes and message.urgency == urgency:
-                yield message

@@ -122,7 +122,7 @@ class StepQueue:
         self._can_batch = can_batch
         self._can_cut = can_cut
         self._lines: dict[RequestId, Line] = {}
-        self._short, self._long = (_Waiting(Ranking(), Ranking()) for _ in range(2))
+        self._short, self._long = (_Lines(Ranking(), Ranking()) for _ in range(2))
         """By whether the first step is short."""
         self._expiries: Ranking[Line] = Ranking()
         """Of the waiting lines whose first step is droppable and has not begun."""
@@ -322,7 +322,7 @@ class StepQueue:
             while (first := waiting.timely.first()) is not None and first[0][0] < now:
                 self._set_aside(first[1], waiting)
 
-    def _set_aside(self, line: Line, waiting: "_Waiting") -> None:
+    def _set_aside(self, line: Line, waiting: "_Lines") -> None:
         waiting.timely.drop(line)
         self._tight.drop(line)
         waiting.late.put(line, line.rank)
@@ -409,7 +409,7 @@ class StepQueue:
         return max(FIXED_TIMES * one_us, min(PIECE_US_MAX, slack[0][0] // 2))
 
 
-class _Waiting(NamedTuple):
+class _Lines(NamedTuple):
     """Lines that wait."""
 
     timely: Ranking[Line]

@@ -17,6 +17,8 @@ No I/O; time is an argument in seconds.
 
 from math import inf
 
+from odsi_proto.node.urgency import Rank
+
 _BURST_S = 0.001
 """A configured rate's bucket: what a timer that is late by as much still makes up for."""
 
@@ -25,9 +27,6 @@ _BURST_BYTES_MIN = 2 * 1_260
 
 _HEADERS_BYTES = 28
 """IPv4 and UDP: the link carries them, too."""
-
-_BULK = 3
-"""The class that is throttled: ``Rank.BULK`` and above."""
 
 _TARGET_S = 0.004
 """Standing queue that steps may meet: more than a receiver's acknowledgement delay, a small part of any
@@ -92,7 +91,7 @@ class Uplink:
         A class may send while this is positive, a whole datagram at least: what it sends too much, it owes.
         """
         rate = self._rate(rank, now)
-        if rate == inf or rank < 0:
+        if rate == inf or rank < Rank.STEP:
             return inf
         self._tokens = min(_burst_bytes(rate), self._tokens + rate * (now - self._filled_s))
         self._filled_s = now
@@ -100,22 +99,22 @@ class Uplink:
 
     def next_time(self, now: float) -> float | None:
         """When what was held may leave."""
-        rate = self._rate(_BULK, now)
+        rate = self._rate(Rank.BULK, now)
         return now if rate == inf else now + max(0.0, (_burst_bytes(rate) / 2 - self._tokens) / rate)
 
     def bulk_limit_bytes_s(self, now: float) -> float:
         """What bulk is held to at this moment for the sake of steps; infinite where it is not."""
-        return inf if self.rate_bytes_s is not None else self._rate(_BULK, now)
+        return inf if self.rate_bytes_s is not None else self._rate(Rank.BULK, now)
 
     def spent(self, rank: int, sent_bytes: int, packets: int, now: float) -> None:
         """Bytes of a class have left."""
-        if rank in {0, 1}:
+        if rank in {Rank.STEP, Rank.LATE}:
             self._step_s = now
         link_bytes = sent_bytes + packets * _HEADERS_BYTES
         self._sent_bytes += link_bytes
-        if rank < _BULK:
+        if rank < Rank.BULK:
             self._step_bytes += link_bytes
-        if self.rate_bytes_s is not None or rank >= _BULK:
+        if self.rate_bytes_s is not None or rank >= Rank.BULK:
             self._tokens -= link_bytes
 
     def queue_seen(self, queue_s: float, rtt_s: float, now: float) -> None:
@@ -162,7 +161,7 @@ class Uplink:
     def _rate(self, rank: int, now: float) -> float:
         if self.rate_bytes_s is not None:
             return self.rate_bytes_s
-        return self.bulk_bytes_s if rank >= _BULK and now - self._step_s < STEPS_GO_ON_S else inf
+        return self.bulk_bytes_s if rank >= Rank.BULK and now - self._step_s < STEPS_GO_ON_S else inf
 
 
 def _burst_bytes(rate: float) -> float:

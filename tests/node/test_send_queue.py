@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from node.lanes import Lanes
 
 from odsi_proto.node.congestion import TARGET_S
-from odsi_proto.node.send_queue import DATAGRAM_BYTES, STEPS_TARGET_S, Rank
+from odsi_proto.node.send_queue import DATAGRAM_BYTES, STEPS_TARGET_S
 from odsi_proto.node.uplink import Uplink
+from odsi_proto.node.urgency import Rank
 from odsi_proto.units import ConnectionId
 
 ONE, TWO, THREE = ConnectionId(1), ConnectionId(2), ConnectionId(3)

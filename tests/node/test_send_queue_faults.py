@@ -3,8 +3,8 @@
 import pytest
 from node.lanes import Lanes
 
-from odsi_proto.node.send_queue import Rank
 from odsi_proto.node.uplink import Uplink
+from odsi_proto.node.urgency import Rank
 from odsi_proto.units import ConnectionId
 
 ONE, TWO, THREE = ConnectionId(1), ConnectionId(2), ConnectionId(3)

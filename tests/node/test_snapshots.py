@@ -8,8 +8,9 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.recovery import QuicPacketRecovery
 
 from odsi_proto.node.connection import OrderedConnection
-from odsi_proto.node.send_queue import Rank, SendQueue
+from odsi_proto.node.send_queue import SendQueue
 from odsi_proto.node.snapshots import LossCount, waiting_of, way_of
+from odsi_proto.node.urgency import Rank
 from odsi_proto.units import ConnectionId
 
 

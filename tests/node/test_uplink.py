@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 
-from odsi_proto.node.send_queue import Rank
 from odsi_proto.node.uplink import Uplink
+from odsi_proto.node.urgency import Rank
 
 RTT_S = 0.02
 
