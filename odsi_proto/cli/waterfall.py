@@ -8,16 +8,10 @@ No clock is shared with the stages: they report durations. So a row begins and e
 says, and between its sending and the arrival of its rows the durations stand in the path's order. The
 page says so.
 
-What stages report, names of models, and every word of the prompt and the answer are hostile: they enter
-as numbers, or as JSON whose ``<``, ``>`` and ``&`` are escaped and as escaped HTML, are shown as text
-only, and a content security policy allows no script but the one of this package, by its digest.
+What stages report, names of models, and every word of the prompt and the answer are hostile; numbers are
+bounded here, text is the business of :mod:`odsi_proto.page`.
 """
 
-import base64
-import hashlib
-import html
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +19,7 @@ from importlib import resources
 from odsi_proto import __version__
 from odsi_proto.cli.delivery import PART_HEADINGS, part_rows, summary
 from odsi_proto.node.result import GenerationResult, HopTimes, StepTimes
+from odsi_proto.page import clean, page, shown
 from odsi_proto.wire.frames import StatusFlag
 from odsi_proto.wire.identity import participant_short
 
@@ -48,18 +43,15 @@ class Request:
 
 def waterfall(result: GenerationResult, request: Request) -> str:
     """The page of a generation over nodes."""
-    script = _resource("waterfall.js")
-    parts = {
-        "title": html.escape(_title(result)),
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": _resource("waterfall.css"),
-        "heading": _heading(result, request),
-        "table": _table(result),
-        "data": _data(result, request.pieces),
-        "script": script,
-    }
-    # One pass, so that a name in braces inside the data is never taken for a place.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _resource("waterfall.html"))
+    return page(
+        _resource("waterfall.html"),
+        title=_title(result),
+        style=_resource("waterfall.css"),
+        script=_resource("waterfall.js"),
+        data=_data(result, request.pieces),
+        heading=_heading(result, request),
+        table=_table(result),
+    )
 
 
 def _title(result: GenerationResult) -> str:
@@ -89,8 +81,7 @@ def _heading(result: GenerationResult, request: Request) -> str:
     if result.steps_left_out:
         facts.append(("left out", f"{result.steps_left_out} steps after the first {len(result.steps)}"))
     lines = [
-        f'<div class="{name.replace(" ", "-")}"><dt>{html.escape(name)}</dt>'
-        f"<dd>{html.escape(_clean(value))}</dd></div>"
+        f'<div class="{name.replace(" ", "-")}"><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>'
         for name, value in facts
     ]
     return "\n".join(lines)
@@ -102,18 +93,17 @@ def _prompt(result: GenerationResult, request: Request) -> str:
 
 
 def _table(result: GenerationResult) -> str:
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in PART_HEADINGS)
+    head = "".join(f'<th scope="col">{shown(name)}</th>' for name in PART_HEADINGS)
     rows = [
-        "<tr>" + "".join(f"<td>{html.escape(_clean(cell))}</td>" for cell in cells) + "</tr>"
-        for cells in part_rows(result)
+        "<tr>" + "".join(f"<td>{shown(cell)}</td>" for cell in cells) + "</tr>" for cells in part_rows(result)
     ]
     return f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
 
 
-def _data(result: GenerationResult, pieces: Sequence[str]) -> str:
+def _data(result: GenerationResult, pieces: Sequence[str]) -> object:
     budgets = result.budgets
     own = pieces[result.replayed_positions - result.prompt_positions :]  # of the tokens that are drawn
-    content = {
+    return {
         "stages": [
             {
                 "name": "" if stage.participant is None else participant_short(stage.participant),
@@ -125,10 +115,8 @@ def _data(result: GenerationResult, pieces: Sequence[str]) -> str:
         "prompt_positions": result.replayed_positions,
         "failed_at": result.failed_at_us,
         "steps": [_row(step) for step in result.steps],
-        "pieces": [_clean(_shortened(piece, PIECE_CHARS_MAX)) for piece in own],
+        "pieces": [clean(_shortened(piece, PIECE_CHARS_MAX)) for piece in own],
     }
-    text = json.dumps(content, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _row(step: StepTimes) -> list[object]:
@@ -153,16 +141,8 @@ def _shortened(text: str, chars_max: int) -> str:
     return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
 
 
-def _clean(text: str) -> str:
-    """``text`` without what HTML can not hold or what turns the order of reading round."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 _FLAGS = int(StatusFlag.LATE | StatusFlag.OVER_BUDGET)
 """What the script knows."""
-
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, marks of direction and halves of surrogate pairs."""
 
 
 def _resource(name: str) -> str:

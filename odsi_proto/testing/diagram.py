@@ -5,21 +5,17 @@ phases are bands. The drawing is made in the browser, only for what is in sight,
 thousand events opens as fast as one of fifty. The same page holds the whole log as text, for
 readers without scripts, for screen readers and for the search of the browser.
 
-Text of events is hostile: peers chose parts of it. It enters the page as JSON whose ``<``, ``>``
-and ``&`` are escaped and as escaped HTML, is shown only as text nodes, and a content security
-policy allows no script but the one of this module, by its digest.
+Text of events is hostile, peers chose parts of it: that is the business of :mod:`odsi_proto.page`.
 """
 
-import base64
-import hashlib
-import html
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
 from typing import Protocol
+
+from odsi_proto.page import clean, page, shown
 
 EVENTS_MAX = 50_000
 """Events in one page, about 15 MB; of a longer run the last ones are drawn, because a failure is there."""
@@ -109,20 +105,17 @@ def diagram(
     ``request_of`` is asked once for every event, in their order; the page can be filtered by its answers.
     """
     every = list(events)
-    shown = every[-EVENTS_MAX:]
-    left_out = len(every) - len(shown)
-    script = _resource("diagram.js")
-    parts = {
-        "title": html.escape(_clean(heading.title)),
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": _resource("diagram.css"),
-        "heading": _heading(heading, left_out),
-        "log": "\n".join(html.escape(_clean(_line(event))) for event in shown),
-        "data": _data(shown, heading, spans, request_of),
-        "script": script,
-    }
-    # One pass, so that a name in braces inside the data is never taken for a place.
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _resource("diagram.html"))
+    drawn = every[-EVENTS_MAX:]
+    left_out = len(every) - len(drawn)
+    return page(
+        _resource("diagram.html"),
+        title=heading.title,
+        style=_resource("diagram.css"),
+        script=_resource("diagram.js"),
+        data=_data(drawn, heading, spans, request_of),
+        heading=_heading(heading, left_out),
+        log="\n".join(shown(_line(event)) for event in drawn),
+    )
 
 
 def lanes_of(events: Iterable[Event]) -> tuple[str, ...]:
@@ -143,58 +136,52 @@ def _lane_order(name: str) -> tuple[int, str, int]:
 
 def _data(
     events: Sequence[Event], heading: Heading, spans: Sequence[Span], request_of: Callable[[Event], str]
-) -> str:
+) -> object:
     lanes = lanes_of(events)
     lane = {name: index for index, name in enumerate(lanes)}
     finding = heading.finding
-    content = {
-        "lanes": [_clean(name) for name in lanes],
+    return {
+        "lanes": [clean(name) for name in lanes],
         # Columns in the order of `diagram.js`; a node without a lane is -1.
         "events": [
             [
                 event.at_us,
                 lane.get(event.node, -1),
                 event.kind,
-                _clean(event.text),
+                clean(event.text),
                 lane.get(event.peer, -1),
                 event.flow,
-                _clean(request_of(event)),
+                clean(request_of(event)),
             ]
             for event in events
         ],
         "spans": [
-            [lane.get(span.node, -1), span.from_us, span.to_us, _clean(span.label)]
+            [lane.get(span.node, -1), span.from_us, span.to_us, clean(span.label)]
             for span in islice(spans, EVENTS_MAX)
         ],
         "finding": None if finding is None else [finding.at_us, lane.get(finding.node, -1), finding.check],
     }
-    text = json.dumps(content, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _heading(heading: Heading, left_out: int) -> str:
     finding = heading.finding
     verdict = '<span class="held">held</span>' if finding is None else '<span class="failed">failed</span>'
-    lines = [f"<h1>{html.escape(_clean(heading.title))} {verdict}</h1>", '<dl class="facts">']
-    lines += [
-        f"<div><dt>{html.escape(_clean(name))}</dt><dd>{html.escape(_clean(value))}</dd></div>"
-        for name, value in heading.facts
-    ]
+    lines = [f"<h1>{shown(heading.title)} {verdict}</h1>", '<dl class="facts">']
+    lines += [f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in heading.facts]
     lines.append("</dl>")
     if finding is not None:
         specs = ", ".join(finding.specs) or "no rule"
         where = f"{specs} · {finding.node or 'the run'} at {_time(finding.at_us)}"
         lines += [
             '<section class="finding" aria-label="what failed">',
-            f"<h2>{html.escape(_clean(finding.check))}</h2>",
-            f"<p>{html.escape(_clean(finding.text))}</p>",
-            f'<p class="where">{html.escape(_clean(where))}'
-            ' <button type="button" id="to-finding">Show where</button></p>',
+            f"<h2>{shown(finding.check)}</h2>",
+            f"<p>{shown(finding.text)}</p>",
+            f'<p class="where">{shown(where)} <button type="button" id="to-finding">Show where</button></p>',
             "</section>",
         ]
     if heading.commands:
         typed = "\n".join(heading.commands)
-        lines.append(f'<pre class="commands">{html.escape(_clean(typed))}</pre>')
+        lines.append(f'<pre class="commands">{shown(typed)}</pre>')
     if left_out:
         lines.append(f'<p class="left-out">The first {left_out:,} events are left out; the log has them.</p>')
     return "\n".join(lines)
@@ -206,15 +193,6 @@ def _line(event: Event) -> str:
 
 def _time(at_us: int) -> str:
     return f"{at_us / 1_000:,.3f} ms"
-
-
-def _clean(text: str) -> str:
-    """``text`` without what HTML can not hold or what turns the order of reading round."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, marks of direction and halves of surrogate pairs."""
 
 
 _REQUEST = re.compile(r"\brequest[- ]([0-9a-f]+)\b")
