@@ -9,7 +9,6 @@ its compute: in the loop itself, to the thread, to the process.
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import sys
@@ -20,13 +19,13 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which counts cores when it starts
 
+from bench import command
+from bench.command import check_folders, guarded, say, show, write_json
 from bench.deadlines.compute_child import ComputeChild
 from bench.deadlines.crowd import percentile_us
 from bench.deadlines.echo import Echo, PeerProcess
 from bench.deadlines.virtual_crowd import step
 from bench.kernels.report import machine
-from bench.kernels.rounds import say
-from odsi_proto.errors import OdsiError
 from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.model_path import default_model_path, open_source
@@ -51,26 +50,24 @@ LOOP = "event loop"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; 0 if it went well, 2 for what can not be done."""
     options = _parser().parse_args(arguments)
+    return guarded("bench.deadlines.compute_thread", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_folders(options.json)
     before = machine()
+    model = options.model or default_model_path()
+    with open_source(model) as source:
+        width, count = read_config(source).width, read_config(source).layers_count
+        layers = LayerRange(0, min(options.layers, count))
+        engine = StageEngine.load(source, None, layers)
+    child = ComputeChild(model, layers, width, POSITIONS_MAX)
     try:
-        model = options.model or default_model_path()
-        with open_source(model) as source:
-            width, count = read_config(source).width, read_config(source).layers_count
-            layers = LayerRange(0, min(options.layers, count))
-            engine = StageEngine.load(source, None, layers)
-        child = ComputeChild(model, layers, width, POSITIONS_MAX)
-        try:
-            found = asyncio.run(Bench(engine, child, options.rounds, options.seconds).run())
-        finally:
-            child.stop()
-    except OdsiError as error:
-        sys.stderr.write(f"bench.deadlines.compute_thread: error: {error}\n")
-        return 2
+        found = asyncio.run(Bench(engine, child, options.rounds, options.seconds).run())
+    finally:
+        child.stop()
     _show(before, len(layers), engine.backend.name, options, found)
-    if options.json is not None:
-        content = {"format": FORMAT, "machine": before, "layers": len(layers), **found}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return 0
+    write_json(options.json, {"format": FORMAT, "machine": before, "layers": len(layers), **found})
 
 
 class Bench:
@@ -222,16 +219,11 @@ def _show(
     for way, each in found["decode"].items():
         costs = f"{each['hand_over_us'] / 1e3:>12.2f}{each['hand_over_p99_us'] / 1e3:>8.2f}"
         lines.append(f"  {way:<20}{each['whole_us'] / 1e3:>8.2f}{costs}")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    show(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.deadlines.compute_thread",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("bench.deadlines.compute_thread", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each way in each round")
     parser.add_argument("--layers", type=int, default=10, help="how many of the model's, from the first on")

@@ -11,23 +11,22 @@ real     in real time, with the model; means something only where nothing else r
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which counts cores when it starts
 
+from bench import command
+from bench.command import check_folders, guarded, names, numbers, say, show, write_json
 from bench.deadlines.crowd import LOOSE, MIDDLE, MIX, PROMPT, TIGHT, Crowd, Result, percentile_us
 from bench.deadlines.first_come import FirstCome
 from bench.deadlines.virtual_crowd import VirtualCrowd, VirtualMachine, step
 from bench.kernels.report import machine
-from bench.kernels.rounds import say
-from odsi_proto.errors import ConfigError, OdsiError
 from odsi_proto.kernels.engine import StageEngine
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.model_path import default_model_path, open_source
@@ -59,24 +58,18 @@ CONTENDERS: dict[str, Callable[[], StepQueue]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; 0 if it went well, 2 for what can not be done."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except OdsiError as error:
-        sys.stderr.write(f"bench.deadlines.concurrency: error: {error}\n")
-        return 2
-    return 0
+    return guarded("bench.deadlines.concurrency", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
-    names = options.only.split(",")
-    if unknown := [name for name in names if name not in SECTIONS]:
-        raise ConfigError(f"no section {unknown[0]!r}: there are {', '.join(SECTIONS)}")
-    clients = [int(number) for number in options.clients.split(",")]
+    wanted = names(options.only, SECTIONS, "section")
+    clients = numbers("--clients", options.clients, int)
+    check_folders(options.json)
     content: dict[str, Any] = {"format": FORMAT, "machine": machine()}
     at, processor, cores, commit = (content["machine"][key] for key in ("at", "processor", "cores", "commit"))
     budgets = ", ".join(f"{kind.name} {kind.budget_us / 1e3:g} ms" for kind in CLASSES)
-    _show([f"{at}, {processor}, {cores} cores, commit {commit}", f"budgets at this stage: {budgets}"])
-    if "virtual" in names:
+    show([f"{at}, {processor}, {cores} cores, commit {commit}", f"budgets at this stage: {budgets}"])
+    if "virtual" in wanted:
         virtual = VirtualMachine(fixed_us=options.fixed_us, row_us=options.row_us)
         content["virtual"] = _turns(
             clients,
@@ -84,11 +77,11 @@ def _run(options: argparse.Namespace) -> None:
             lambda count, seed, queue: VirtualCrowd(virtual, count, options.virtual_seconds, seed).run(queue),
         )
         title = f"virtual time: a piece takes {options.fixed_us} us and {options.row_us} us for each row"
-        _show(_lines(title, content["virtual"]))
-    if "queue" in names:
+        show(_lines(title, content["virtual"]))
+    if "queue" in wanted:
         content["policy_ns"] = {count: policy_ns(count, options.cycles) for count in WAITING}
-        _show(_policy_lines(content["policy_ns"]))
-    if "real" in names:
+        show(_policy_lines(content["policy_ns"]))
+    if "real" in wanted:
         with open_source(options.model or default_model_path()) as source:
             layers = min(options.layers, read_config(source).layers_count)
             engine = StageEngine.load(source, None, LayerRange(0, layers), kv_bytes_max=options.kv_bytes)
@@ -99,9 +92,8 @@ def _run(options: argparse.Namespace) -> None:
             options.rounds,
             lambda count, seed, queue: Crowd(engine, count, options.seconds, seed).run(queue),
         )
-        _show(_lines(f"real time: {layers} layers, {engine.backend.name}, one thread", content["real"]))
-    if options.json is not None:
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        show(_lines(f"real time: {layers} layers, {engine.backend.name}, one thread", content["real"]))
+    write_json(options.json, content)
 
 
 def _turns(
@@ -199,17 +191,8 @@ def _policy_lines(policy: dict[int, dict[str, float]]) -> Iterator[str]:
         yield f"  {count:<22}{cost['ns_per_step']:>16.0f}{cost['steps_per_piece']:>18.1f}"
 
 
-def _show(lines: Iterable[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.deadlines.concurrency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("bench.deadlines.concurrency", __doc__)
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma; default: all")
     parser.add_argument("--clients", default=",".join(map(str, CLIENTS)), help="numbers of clients, by comma")
     parser.add_argument("--rounds", type=int, default=3)

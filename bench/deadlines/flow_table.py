@@ -12,6 +12,7 @@ from time import perf_counter
 from aioquic.quic.congestion.base import create_congestion_control
 
 import odsi_proto.node.congestion  # noqa: F401  # registers itself
+from bench.command import guarded, names, show
 from bench.deadlines.bottleneck import HEADER_BYTES, Path
 from bench.deadlines.flow import PACKET_BYTES, Packet, Source
 from bench.deadlines.flows import Simulation, fairness
@@ -76,16 +77,18 @@ def measure(path: Path, make: Make, controller: str) -> str:
 
 def print_side_by_side(title: str, make: Make) -> None:
     """A row for each path, a column for each controller."""
-    _say(f"\n| {title} | " + " | ".join(CONTROLLERS) + " |\n| --- |" + " --- |" * len(CONTROLLERS))
+    show([f"\n| {title} | " + " | ".join(CONTROLLERS) + " |\n| --- |" + " --- |" * len(CONTROLLERS)])
     for name, path in paths():
         cells = [measure(path, make, controller) for controller in CONTROLLERS]
-        _say(f"| {name} | " + " | ".join(cells) + " |")
+        show([f"| {name} | " + " | ".join(cells) + " |"])
 
 
 def print_shares() -> None:
     """What one of ours gets beside others, and how fair several of ours are."""
-    _say("\n| one of ours beside | " + " | ".join(f"FIFO {ms} ms" for ms in (2, 5, 10, 20, 40)) + " | fair |")
-    _say("| --- |" + " --- |" * 6)
+    show(
+        ["\n| one of ours beside | " + " | ".join(f"FIFO {ms} ms" for ms in (2, 5, 10, 20, 40)) + " | fair |"]
+    )
+    show(["| --- |" + " --- |" * 6])
     for others in (["reno"], ["cubic"], ["reno"] * 3, ["cubic"] * 3):
         cells = []
         for ms in (2, 5, 10, 20, 40):
@@ -94,12 +97,14 @@ def print_shares() -> None:
             got = [each.delivered_between(5, 60) for each in Simulation(path, sources).run(60)]
             cells.append(f"{got[0] / sum(got):.0%}")
         name = f"{len(others)} {others[0]}"
-        _say(f"| {name} | " + " | ".join(cells) + f" | {1 / (1 + len(others)):.0%} |")
+        show([f"| {name} | " + " | ".join(cells) + f" | {1 / (1 + len(others)):.0%} |"])
 
 
 def print_fairness() -> None:
     """Several of ours, one starting each second."""
-    _say("\n| flows of ours | fairness | link used | queue, median | 99 % |\n| --- | --- | --- | --- | --- |")
+    show(
+        ["\n| flows of ours | fairness | link used | queue, median | 99 % |\n| --- | --- | --- | --- | --- |"]
+    )
     for mbit_s in (10, 20, 100):
         for count in (1, 2, 4, 8):
             path = Path(rate_bytes_s=mbit_s * 125_000)
@@ -110,15 +115,15 @@ def print_fairness() -> None:
             queues = sorted(sample.queue_s for sample in results[0].samples if sample.at_s > 20)
             half, most_of = (queues[int(part * (len(queues) - 1))] * 1000 for part in (0.5, 0.99))
             row = f"{fairness(got):.3f} | {sum(got) / most:.1%} | {half:.1f} ms | {most_of:.1f} ms"
-            _say(f"| {count}, {mbit_s} Mbit/s | {row} |")
+            show([f"| {count}, {mbit_s} Mbit/s | {row} |"])
 
 
 def print_cost() -> None:
     """Nanoseconds for a packet sent and acknowledged, best of five runs of 20,000."""
-    _say("\n| packets in an acknowledgement | " + " | ".join(CONTROLLERS) + " |\n| --- | --- | --- | --- |")
+    show(["\n| packets in an acknowledgement | " + " | ".join(CONTROLLERS) + " |\n| --- | --- | --- | --- |"])
     for together in (1, 2, 10):
         cells = [f"{min(_cost(name, together) for _ in range(5)) * 1e9:.0f} ns" for name in CONTROLLERS]
-        _say(f"| {together} | " + " | ".join(cells) + " |")
+        show([f"| {together} | " + " | ".join(cells) + " |"])
 
 
 def _cost(name: str, together: int) -> float:
@@ -136,8 +141,8 @@ def _cost(name: str, together: int) -> float:
     return (perf_counter() - began) / 20_000
 
 
-def main(arguments: Sequence[str]) -> None:
-    """All tables, or those named."""
+def main(arguments: Sequence[str]) -> int:
+    """All tables, or those named; 2 for one that there is not."""
     tables = {
         "same": lambda: print_side_by_side("same connection", same_connection),
         "four": lambda: print_side_by_side("4 other connections", other_connections(4)),
@@ -146,14 +151,13 @@ def main(arguments: Sequence[str]) -> None:
         "fairness": print_fairness,
         "cost": print_cost,
     }
-    for name in arguments or tables:
-        tables[name]()
 
+    def run() -> None:
+        for name in names(",".join(arguments), tables, "table") if arguments else tables:
+            tables[name]()
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    return guarded("bench.deadlines.flow_table", run)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -7,53 +7,56 @@ In virtual time: real aioquic connections over a simulated link. docs/benchmarks
 """
 
 import argparse
-import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
+from bench import command
+from bench.command import check_folders, guarded, names, numbers, write_json
 from bench.deadlines import plots, report
 from bench.deadlines.contenders import CONTENDERS, OURS, OURS_WITH_RENO, STOCK
 from bench.deadlines.goals import verdicts
 from bench.deadlines.groups import ALL, GROUPS, scenarios
 from bench.deadlines.matrix import Cell, Row, rows, run_all
 from bench.deadlines.measures import Outcome
-from bench.deadlines.scenario import Scenario
-from odsi_proto.errors import ConfigError, OdsiError
-
-Value = TypeVar("Value")
+from bench.deadlines.options import add_activations, scenario_of
+from odsi_proto.node.send_queue import DATAGRAM_BYTES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for: 0, 1 if a goal failed and ``--strict``, 2 for what can not be done."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except OdsiError as error:
-        sys.stderr.write(f"bench.deadlines: error: {error}\n")
-        return 2
+    return guarded("bench.deadlines", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
     groups = names(options.scenarios, GROUPS, "scenarios", {"all": ALL})
     transports = names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
-    (judge,) = names(options.judge, CONTENDERS, "transport", {})
+    (judge,) = names(options.judge, CONTENDERS, "transport")
     wanted = [
         scenario
         for rate_mbit in numbers("--rates", options.rates, float)
         for rtt_ms in numbers("--rtts", options.rtts, float)
         for seed in numbers("--seeds", options.seeds, int)
-        for scenario in scenarios(groups, _base(options, rate_mbit, rtt_ms, seed))
+        for scenario in scenarios(
+            groups,
+            scenario_of(
+                options,
+                group="",
+                rate_mbit=rate_mbit,
+                rtt_ms=rtt_ms,
+                datagram_bytes=options.datagram,
+                seed=seed,
+            ),
+        )
     ]
-    for path in filter(None, (options.json, options.plots)):
-        if not path.absolute().parent.is_dir():
-            raise ConfigError(f"{path}: no such folder to write to")
+    check_folders(options.json, options.plots)
     plt = plots.load_pyplot() if options.plots is not None else None
     facts = {"machine": report.machine(), "arguments": {"jobs": options.jobs}}
     cells = [Cell(scenario, transport) for scenario in wanted for transport in transports]
@@ -67,8 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         console.print(report.goal_table(judged))
         console.print(f"{sum(each.passed for each in judged)} of {len(judged)} goals passed")
     if options.json is not None:
-        content = report.as_json(made, judged, facts)
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, report.as_json(made, judged, facts))
     if plt is not None:
         console.print(f"{len(plots.write(options.plots, made, plt))} plots are in {options.plots}")
     return 1 if options.strict and not all(each.passed for each in judged) else 0
@@ -121,47 +123,8 @@ def _until_interrupted(outcomes: Iterator[tuple[Cell, Outcome]]) -> Iterator[tup
         sys.stderr.write("interrupted: what follows is of the runs before\n")
 
 
-def _base(options: argparse.Namespace, rate_mbit: float, rtt_ms: float, seed: int) -> Scenario:
-    base = Scenario(
-        group="",
-        rate_mbit=rate_mbit,
-        rtt_ms=rtt_ms,
-        bulk=options.bulk,
-        depth_ms=options.depth,
-        size_bytes=options.size,
-        period_ms=options.period,
-        deadline_ms=options.deadline,
-        duration_s=options.duration,
-        start_s=options.start,
-        datagram_bytes=options.datagram,
-        seed=seed,
-    )
-    base.check()
-    return base
-
-
-def names(text: str, known: dict[str, Any], what: str, several: dict[str, tuple[str, ...]]) -> list[str]:
-    """What a list by comma names; raises ``ConfigError`` for a name that is not known."""
-    found = [each for name in text.split(",") for each in several.get(name, (name,))]
-    if unknown := [name for name in found if name not in known]:
-        raise ConfigError(f"no {what} {unknown[0]!r}: there are {', '.join([*several, *known])}")
-    return list(dict.fromkeys(found))
-
-
-def numbers(option: str, text: str, parse: Callable[[str], Value]) -> list[Value]:
-    """What a list by comma says; raises ``ConfigError`` for what is no number."""
-    try:
-        return list(dict.fromkeys(parse(each) for each in text.split(",")))
-    except ValueError:
-        raise ConfigError(f"{option} {text!r}: expected numbers with commas between") from None
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.deadlines",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("bench.deadlines", __doc__)
     add = parser.add_argument
     add("--scenarios", default="all", help=f"of {', '.join(GROUPS)}, by comma; all: every one but quick")
     add("--transports", default="all", help=f"of {', '.join(CONTENDERS)}, by comma")
@@ -170,12 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--rtts", default="20", metavar="MS", help="round trips of an empty path, by comma; default 20")
     add("--bulk", type=int, default=16, help="transfers, where the group does not vary them; default 16")
     add("--depth", type=float, default=20.0, metavar="MS", help="of the FIFO, likewise; default 20")
-    add("--size", type=int, default=8192, metavar="BYTES", help="of an activation; default 8192")
-    add("--period", type=float, default=20.0, metavar="MS", help="from one to the next; default 20")
-    add("--deadline", type=float, default=30.0, metavar="MS", help="of each; default 30")
+    add_activations(parser)
     add("--duration", type=float, default=60.0, metavar="S", help="of a run; default 60, quick at most 10")
     add("--start", type=float, default=1.0, metavar="S", help="of it reported by itself; default 1")
-    add("--datagram", type=int, default=1232, metavar="BYTES", help="UDP payload; default 1232")
+    add("--datagram", type=int, default=DATAGRAM_BYTES, metavar="BYTES", help="UDP payload; default 1232")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; default: the cores")
     add("--json", type=Path, metavar="FILE", help="write everything, each seed by itself")
     add("--plots", type=Path, metavar="DIR", help="write SVG files; needs matplotlib")

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from bench.deadlines.link import NS_PER_S, Change, LinkConfig
 from odsi_proto.errors import ConfigError
+from odsi_proto.node.send_queue import DATAGRAM_BYTES
 
 HEADERS_BYTES = 28
 """IPv4 and UDP, which a link carries too."""
@@ -73,7 +74,7 @@ class Scenario:
     duration_s: float = 60.0
     start_s: float = 1.0
     """Traffic of this first part is reported by itself: everybody begins with an empty queue."""
-    datagram_bytes: int = 1232
+    datagram_bytes: int = DATAGRAM_BYTES
     seed: int = 1
 
     def check(self) -> None:

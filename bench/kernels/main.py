@@ -7,21 +7,21 @@ docs/benchmarks.md says what is measured and how to read it.
 """
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench import command
+from bench.command import check_folders, guarded, names, say, show, write_json
 from bench.kernels import report
 from bench.kernels.nodes import Breakdown
-from bench.kernels.rounds import Group, say
+from bench.kernels.rounds import Group
 from bench.kernels.sections import SECTIONS, Bench
 from bench.kernels.workload import FULL, QUICK
-from odsi_proto.errors import ConfigError, OdsiError
+from odsi_proto.errors import ConfigError
 from odsi_proto.kernels.hyperparameters import read_config
 from odsi_proto.kernels.model_path import default_model_path, open_source
 
@@ -31,25 +31,16 @@ ROUNDS = 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for; 2 for what can not be done."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except OdsiError as error:
-        sys.stderr.write(f"bench.kernels: error: {error}\n")
-        return 2
-    return 0
+    return guarded("bench.kernels", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
-    names = options.only.split(",")
-    if unknown := [name for name in names if name not in SECTIONS]:
-        raise ConfigError(f"no section {unknown[0]!r}: there are {', '.join(SECTIONS)}")
+    wanted = names(options.only, SECTIONS, "section")
     if options.rounds is not None and options.rounds < 1:
         raise ConfigError(f"{options.rounds} rounds asked for, expected at least 1")
     if options.llama_bench is not None and not options.llama_bench.is_file():
         raise ConfigError(f"{options.llama_bench}: no such program; leave --llama-bench out to have it built")
-    for path in filter(None, (options.json, options.plots)):
-        if not path.absolute().parent.is_dir():
-            raise ConfigError(f"{path}: no such folder to write to")
+    check_folders(options.json, options.plots)
     work = QUICK if options.quick else FULL
     cpus = _pin(options.pin)
     torch.set_num_threads(1)
@@ -77,17 +68,16 @@ def _run(options: argparse.Namespace) -> None:
             "pinned_to": options.pin,
             "positions_judged": sum(len(text.answer) for text in bench.fed),
         }
-        _show([*_heading(before, facts)])
+        show([*_heading(before, facts)])
         measured: list[Group | Breakdown] = []
         for name in SECTIONS:
-            if name in names:
+            if name in wanted:
                 for each in SECTIONS[name](bench):
                     measured.append(each)
-                    _show(report.lines(each))
-    _show(["", f"load average at the end: {_loads(os.getloadavg())}"])
+                    show(report.lines(each))
+    show(["", f"load average at the end: {_loads(os.getloadavg())}"])
     if options.json is not None:
-        content = report.as_json(before, measured, facts)
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, report.as_json(before, measured, facts))
     if options.plots is not None:
         report.write_plots(options.plots, measured)
         say(f"plots are in {options.plots}")
@@ -110,11 +100,6 @@ def _loads(loads: Sequence[float]) -> str:
     return " ".join(f"{load:.2f}" for load in loads)
 
 
-def _show(lines: Any) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
 def _pin(cpu: int | None) -> set[int]:
     """Pin this process and what it starts; what it could run on before."""
     if cpu is None:
@@ -129,11 +114,7 @@ def _pin(cpu: int | None) -> set[int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.kernels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("bench.kernels", __doc__)
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma; default: all")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}; 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs")

@@ -7,10 +7,10 @@ rounds; ratios are taken round by round, and then the median.
 
 import os
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bench.command import say
 from odsi_proto.errors import OdsiError
 
 
@@ -79,12 +79,6 @@ class Group:
     @property
     def base(self) -> Series:
         return next(series for series in self.series if series.name == self.baseline)
-
-
-def say(text: str) -> None:
-    """Progress, for whoever waits."""
-    sys.stderr.write(f"bench: {text}\n")
-    sys.stderr.flush()
 
 
 def take_turns(

@@ -7,7 +7,6 @@ Contenders take turns in every round. docs/benchmarks.md says what is measured a
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -19,12 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import command
+from bench.command import check_folders, guarded, names, numbers, write_json
 from bench.deadlines import report
-from bench.deadlines.main import names, numbers
+from bench.deadlines.options import add_activations, scenario_of
 from bench.deadlines.realtime.contenders import BASE, CONTENDERS
 from bench.deadlines.realtime.rounds import RealOutcome, run_once
 from bench.deadlines.scenario import Scenario
-from odsi_proto.errors import ConfigError, OdsiError
+from odsi_proto.errors import ConfigError
 from odsi_proto.node.send_queue import DATAGRAM_BYTES
 
 FORMAT = 1
@@ -43,27 +44,19 @@ Found = dict[tuple[Scenario, str], list[RealOutcome]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for; 2 for what can not be done."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except OdsiError as error:
-        sys.stderr.write(f"bench.deadlines.realtime: error: {error}\n")
-        return 2
-    return 0
+    return guarded("bench.deadlines.realtime", lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
     wanted = names(options.transports, CONTENDERS, "transport", {"all": tuple(CONTENDERS)})
     if options.rounds < 1:
         raise ConfigError(f"{options.rounds} rounds asked for, expected at least 1")
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise ConfigError(f"{options.json}: no such folder to write to")
+    check_folders(options.json)
     scenarios = [
         _scenario(options, elsewhere, loss)
         for elsewhere in numbers("--elsewhere", options.elsewhere, int)
         for loss in numbers("--losses", options.losses, float)
     ]
-    for scenario in scenarios:
-        scenario.check()
     machine = {**report.machine(), "load": os.getloadavg()}
     found, why_not = _measure(scenarios, wanted, options.rounds)
     console = Console() if sys.stdout.isatty() else Console(width=200)
@@ -78,9 +71,8 @@ def _run(options: argparse.Namespace) -> None:
     for scenario in scenarios:
         console.print(_table(scenario, found))
     console.print(LEGEND, highlight=False)
-    if options.json is not None:
-        content = _as_json(found, why_not, {"machine": machine, "load_after": os.getloadavg()})
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    facts = {"machine": machine, "load_after": os.getloadavg()}
+    write_json(options.json, _as_json(found, why_not, facts))
 
 
 def _measure(
@@ -173,30 +165,20 @@ def _as_json(found: Found, why_not: dict[str, str], facts: dict[str, Any]) -> di
 
 
 def _scenario(options: argparse.Namespace, elsewhere: int, loss: float) -> Scenario:
-    return Scenario(
+    return scenario_of(
+        options,
         group="real time",
         rate_mbit=options.rate,
         rtt_ms=options.rtt,
-        depth_ms=options.depth,
         loss=loss,
-        bulk=options.bulk,
         elsewhere=elsewhere,
-        size_bytes=options.size,
-        period_ms=options.period,
-        deadline_ms=options.deadline,
-        duration_s=options.duration,
-        start_s=options.start,
         datagram_bytes=DATAGRAM_BYTES,
         seed=options.seed,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.deadlines.realtime",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("bench.deadlines.realtime", __doc__)
     add = parser.add_argument
     add("--transports", default="all", help=f"of {', '.join(CONTENDERS)}, by comma")
     add("--rounds", type=int, default=3, help="turns of every contender; default 3")
@@ -207,9 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rtt", type=float, default=20.0, metavar="MS", help="of the empty path; default 20")
     add("--depth", type=float, default=20.0, metavar="MS", help="of the FIFO; default 20")
     add("--bulk", type=int, default=4, help="transfers; default 4")
-    add("--size", type=int, default=8192, metavar="BYTES", help="of an activation; default 8192")
-    add("--period", type=float, default=20.0, metavar="MS", help="from one to the next; default 20")
-    add("--deadline", type=float, default=30.0, metavar="MS", help="of each; default 30")
+    add_activations(parser)
     add("--duration", type=float, default=15.0, metavar="S", help="of a run; default 15")
     add("--start", type=float, default=2.0, metavar="S", help="of it that is left out; default 2")
     add("--json", type=Path, metavar="FILE", help="write everything, each round by itself")
