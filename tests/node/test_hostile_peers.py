@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 from node.live import client, generate, swarm
-from node.test_quic import Recorder, endpoint
+from node.test_quic import Recorder, connected, endpoint
 from torch import Tensor
 
 from odsi_proto.errors import PeerError, RequestFailedError
@@ -24,22 +24,16 @@ def test_a_peer_that_stops_our_control_stream_is_closed() -> None:
     """Writing to it used to raise in the middle of other peers' business."""
 
     async def run() -> list[str]:
-        dialler, acceptor = Recorder(), Recorder()
-        one, other = endpoint(1, dialler), endpoint(2, acceptor)
-        host, port = await other.bind("127.0.0.1", 0)
-        connection = await one.dial(host, port, None)
-        await dialler.wait(lambda: dialler.bindings)
-        one.send_control(connection, b"control")
-        one.flush()
-        await acceptor.wait(lambda: acceptor.received)
-        (theirs,) = acceptor.bindings
-        other.stop_stream(theirs, 2, 0)
-        other.flush()
-        await dialler.wait(lambda: dialler.reasons)
-        one.send_control(connection, b"more")
-        one.shut_down()
-        other.shut_down()
-        return dialler.reasons
+        async with connected() as both:
+            both.one.send_control(both.connection, b"control")
+            both.one.flush()
+            await both.acceptor.wait(lambda: both.acceptor.received)
+            (theirs,) = both.acceptor.bindings
+            both.other.stop_stream(theirs, 2, 0)
+            both.other.flush()
+            await both.dialler.wait(lambda: both.dialler.reasons)
+            both.one.send_control(both.connection, b"more")
+            return both.dialler.reasons
 
     assert asyncio.run(run()) == ["the peer reads no more of the control stream"]
 

@@ -1,7 +1,8 @@
 """The QUIC binding alone, and the aioquic internals it relies on."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -46,6 +47,11 @@ class Recorder:
     def rtt_measured(self, connection: ConnectionId, rtt_min_us: Micros) -> None:
         pass
 
+    @property
+    def received_bytes(self) -> int:
+        """Over all streams."""
+        return sum(len(data) for _, data, _ in self.received)
+
     async def wait(self, condition: Callable[[], object]) -> None:
         while not condition():
             self.happened.clear()
@@ -57,6 +63,33 @@ def endpoint(
 ) -> QuicEndpoint:
     certificate = make_certificate(make_signer(seed))
     return QuicEndpoint(recorder, certificate=certificate, limits=FAST, alpn=alpn, transport=transport)
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A connection between two endpoints, and who is told on either side."""
+
+    one: QuicEndpoint
+    other: QuicEndpoint
+    connection: ConnectionId
+    """The dialler's name for it."""
+    dialler: Recorder
+    acceptor: Recorder
+
+
+@asynccontextmanager
+async def connected(transport: TransportConfig = DEFAULT_TRANSPORT) -> AsyncIterator[Connected]:
+    """Let one endpoint dial another; ``transport`` is the dialler's."""
+    dialler, acceptor = Recorder(), Recorder()
+    one, other = endpoint(1, dialler, transport=transport), endpoint(2, acceptor)
+    try:
+        host, port = await other.bind("127.0.0.1", 0)
+        connection = await one.dial(host, port, None)
+        await dialler.wait(lambda: dialler.bindings)
+        yield Connected(one, other, connection, dialler, acceptor)
+    finally:
+        one.shut_down()
+        other.shut_down()
 
 
 def test_both_sides_learn_the_acceptors_key_and_certificate() -> None:
@@ -108,18 +141,12 @@ def test_an_address_where_nobody_answers_is_lost_within_the_silence_limit() -> N
 
 def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
     async def run() -> list[tuple[int, bytes, bool]]:
-        dialler, acceptor = Recorder(), Recorder()
-        one, other = endpoint(1, dialler), endpoint(2, acceptor)
-        host, port = await other.bind("127.0.0.1", 0)
-        connection = await one.dial(host, port, None)
-        await dialler.wait(lambda: dialler.bindings)
-        one.send_control(connection, b"control")
-        one.send_step(connection, b"header", memoryview(b"payload"), Slack(1_000_000))
-        one.flush()
-        await acceptor.wait(lambda: len(acceptor.received) == 2)
-        one.shut_down()
-        other.shut_down()
-        return acceptor.received
+        async with connected() as both:
+            both.one.send_control(both.connection, b"control")
+            both.one.send_step(both.connection, b"header", memoryview(b"payload"), Slack(1_000_000))
+            both.one.flush()
+            await both.acceptor.wait(lambda: len(both.acceptor.received) == 2)
+            return both.acceptor.received
 
     received = sorted(asyncio.run(run()))
     assert received == [(2, b"control", False), (6, b"headerpayload", True)]
@@ -128,19 +155,12 @@ def test_steps_and_control_arrive_on_streams_of_their_own() -> None:
 @pytest.mark.parametrize("name", CONGESTION)
 def test_each_congestion_controller_can_be_chosen(name: str) -> None:
     async def run() -> tuple[str, int]:
-        dialler, acceptor = Recorder(), Recorder()
-        one = endpoint(1, dialler, transport=TransportConfig(congestion=name))
-        other = endpoint(2, acceptor)
-        host, port = await other.bind("127.0.0.1", 0)
-        connection = await one.dial(host, port, None)
-        await dialler.wait(lambda: dialler.bindings)
-        one.send_bulk(connection, bytes(100_000))
-        one.flush()
-        await acceptor.wait(lambda: sum(len(data) for _, data, _ in acceptor.received) == 100_000)
-        controller = type(one._links[connection].quic._loss._cc).__name__
-        one.shut_down()
-        other.shut_down()
-        return controller, len(dialler.reasons)
+        async with connected(TransportConfig(congestion=name)) as both:
+            both.one.send_bulk(both.connection, bytes(100_000))
+            both.one.flush()
+            await both.acceptor.wait(lambda: both.acceptor.received_bytes == 100_000)
+            controller = type(both.one._links[both.connection].quic._loss._cc).__name__
+            return controller, len(both.dialler.reasons)
 
     controller, lost = asyncio.run(run())
     assert controller.lower() == f"{name}congestioncontrol"
@@ -149,19 +169,13 @@ def test_each_congestion_controller_can_be_chosen(name: str) -> None:
 
 def test_a_bidirectional_stream_closes_the_connection() -> None:
     async def run() -> list[str]:
-        dialler, acceptor = Recorder(), Recorder()
-        one, other = endpoint(1, dialler), endpoint(2, acceptor)
-        host, port = await other.bind("127.0.0.1", 0)
-        connection = await one.dial(host, port, None)
-        await dialler.wait(lambda: dialler.bindings)
-        link = one._links[connection]
-        link.quic.send_stream_data(link.quic.get_next_available_stream_id(), b"x")
-        one._dirty[connection] = link
-        one.flush()
-        await dialler.wait(lambda: dialler.reasons)
-        one.shut_down()
-        other.shut_down()
-        return dialler.reasons
+        async with connected() as both:
+            link = both.one._links[both.connection]
+            link.quic.send_stream_data(link.quic.get_next_available_stream_id(), b"x")
+            both.one._dirty[both.connection] = link
+            both.one.flush()
+            await both.dialler.wait(lambda: both.dialler.reasons)
+            return both.dialler.reasons
 
     (reason,) = asyncio.run(run())
     assert "ORDER_VIOLATION" in reason
@@ -193,27 +207,20 @@ def test_bulk_under_a_configured_uplink_arrives_and_keeps_the_loop_free() -> Non
     """A held connection's timer used to stay due: the loop turned without pause until it was let go."""
 
     async def run() -> tuple[int, int]:
-        sender, receiver = Recorder(), Recorder()
-        one = endpoint(1, sender, transport=TransportConfig(uplink_bytes_s=2_500_000))
-        other = endpoint(2, receiver)
-        host, port = await other.bind("127.0.0.1", 0)
-        connection = await one.dial(host, port, None)
-        await sender.wait(lambda: sender.bindings)
         turns = 0
-        transmit = one.queue.transmit
+        async with connected(TransportConfig(uplink_bytes_s=2_500_000)) as both:
+            transmit = both.one.queue.transmit
 
-        def counted(now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
-            nonlocal turns
-            turns += 1
-            return transmit(now)
+            def counted(now: float) -> Iterator[tuple[bytes, NetworkAddress]]:
+                nonlocal turns
+                turns += 1
+                return transmit(now)
 
-        one.queue.transmit = counted  # type: ignore[method-assign]
-        one.send_bulk(connection, bytes(200_000))
-        one.flush()
-        await receiver.wait(lambda: sum(len(data) for _, data, _ in receiver.received) == 200_000)
-        one.shut_down()
-        other.shut_down()
-        return turns, one.queue.waiting_bytes(connection)
+            both.one.queue.transmit = counted  # type: ignore[method-assign]
+            both.one.send_bulk(both.connection, bytes(200_000))
+            both.one.flush()
+            await both.acceptor.wait(lambda: both.acceptor.received_bytes == 200_000)
+            return turns, both.one.queue.waiting_bytes(both.connection)
 
     turns, waiting_bytes = asyncio.run(run())
     assert turns < 1_500
@@ -224,23 +231,18 @@ def test_a_control_stream_that_its_peer_stopped_costs_no_other_connection() -> N
     """A frame of somebody else's that was to be passed on to it raised, and ended that one's connection."""
 
     async def run() -> list[str]:
-        sender, receiver = Recorder(), Recorder()
-        one, other = endpoint(1, sender), endpoint(2, receiver)
-        host, port = await other.bind("127.0.0.1", 0)
-        connection = await one.dial(host, port, None)
-        await sender.wait(lambda: sender.bindings)
-        one.send_control(connection, b"first")
-        one.flush()
-        await receiver.wait(lambda: receiver.received)
-        (accepted,), ((stream, _, _),) = receiver.bindings, receiver.received
-        one._links[connection].quic._streams[stream].sender.reset(0)  # a STOP_SENDING that is not handled yet
-        one.send_control(connection, b"passed on")
-        other.stop_stream(accepted, stream, 0)
-        other.flush()
-        await sender.wait(lambda: sender.reasons)
-        one.shut_down()
-        other.shut_down()
-        return sender.reasons
+        async with connected() as both:
+            both.one.send_control(both.connection, b"first")
+            both.one.flush()
+            await both.acceptor.wait(lambda: both.acceptor.received)
+            (accepted,), ((stream, _, _),) = both.acceptor.bindings, both.acceptor.received
+            sender = both.one._links[both.connection].quic._streams[stream].sender
+            sender.reset(0)  # a STOP_SENDING that is not handled yet
+            both.one.send_control(both.connection, b"passed on")
+            both.other.stop_stream(accepted, stream, 0)
+            both.other.flush()
+            await both.dialler.wait(lambda: both.dialler.reasons)
+            return both.dialler.reasons
 
     (reason,) = asyncio.run(run())
     assert "reads no more of the control stream" in reason
