@@ -93,25 +93,29 @@ def test_a_path_that_refuses_the_request_is_left_before_anything_is_counted() ->
 
 @pytest.mark.spec("TIME-003", "REQ-062")
 def test_without_another_path_the_generation_fails_and_names_the_stage() -> None:
-    async def run() -> list[str]:
+    """Given half a second for a whole prompt, the stage before it was late itself on a busy machine."""
+
+    async def run() -> tuple[list[str], int]:
         reasons = []
         async with swarm(2) as nodes:
-            falls_silent(nodes.nodes[-1], 0)
             for fixed_path in (False, True):
                 async with client(nodes.path, ActivationCodec.F32, fixed_path=fixed_path) as one:
+                    prompt = len(one.prompt_tokens(CASE["prompt"], chat=True))
+                    if not reasons:
+                        falls_silent(nodes.nodes[-1], prompt)
+                    with pytest.raises(ConfigError, match="not be there in 10 us: the stages take 100 us"):
+                        await generated(one, within(10))
                     with pytest.raises(GenerationFailedError) as caught:
-                        await generated(one, within(500_000))
+                        await generated(one, SOON)
                     reasons.append(str(caught.value))
                     so_far = caught.value.result
                     assert (so_far.failure, so_far.steps[-1].arrived_us) == (reasons[-1], -1)
-                    with pytest.raises(ConfigError, match="not be there in 10 us: the stages take 100 us"):
-                        await generated(one, within(10))
-        return reasons
+        return reasons, prompt
 
-    chosen, given = asyncio.run(run())
+    (chosen, given), prompt = asyncio.run(run())
     for why in (chosen, given):
         assert "stage 1 (" in why
-        assert "EXPIRED: no rows for position 0 within the budget; no other path: " in why
+        assert f"EXPIRED: no rows for position {prompt} within the budget; no other path: " in why
     assert "starts at layer 15 and leads to 30" in chosen
     assert "this one was given stage by stage" in given
 
